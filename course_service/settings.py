@@ -1,0 +1,91 @@
+"""Every `COURSE_*` variable, read once; nothing else in the service reads the environment."""
+
+import os
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError
+
+from course_service.errors import StartupError
+
+PREFIX = "COURSE_"
+
+
+class SettingsError(StartupError):
+    """A `COURSE_*` variable is unknown or has an unusable value; the message names it, never its value."""
+
+
+def _address(text: str) -> str:
+    host, separator, port = text.rpartition(":")
+    if not (separator and host and port.isascii() and port.isdigit() and int(port) <= 65_535):
+        raise ValueError("must be HOST:PORT, such as 127.0.0.1:50051 or [::1]:50051")
+    return text
+
+
+def _optional_address(text: str) -> str:
+    return _address(text) if text else text
+
+
+def _database_url(text: str) -> str:
+    try:
+        url = make_url(text)
+    except (ArgumentError, ValueError):
+        raise ValueError(
+            "must be a URL such as sqlite:///var/course.db or postgresql://user:password@host/name"
+        ) from None
+    if url.drivername == "sqlite":
+        if not url.database or url.database == ":memory:":
+            raise ValueError("must name a file, such as sqlite:///var/course.db; a database in memory keeps nothing")
+    elif url.drivername not in {"postgresql", "postgresql+psycopg2"}:
+        raise ValueError("must begin with sqlite:/// or postgresql://")
+    return text
+
+
+Address = Annotated[str, AfterValidator(_address)]
+OptionalAddress = Annotated[str, AfterValidator(_optional_address)]
+DatabaseUrl = Annotated[str, AfterValidator(_database_url)]
+
+
+class Settings(BaseModel):
+    """How this process of the service runs; each field is the variable `COURSE_<FIELD>`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    database_url: DatabaseUrl = Field("sqlite:///var/course.db", repr=False)
+    """`sqlite:///FILE` (relative to the working directory) or `postgresql://USER:PASSWORD@HOST:PORT/NAME`."""
+    grpc_address: Address = "127.0.0.1:50051"
+    """Where gRPC listens, `HOST:PORT`; port 0 takes a free one."""
+    http_address: OptionalAddress = "127.0.0.1:8080"
+    """Where HTTP listens, `HOST:PORT`; empty turns HTTP off."""
+    threads: Annotated[int, Field(ge=1, le=64)] = 8
+    """Calls worked on at once by gRPC, and as many by HTTP; each has a database connection."""
+    drain_seconds: Annotated[float, Field(ge=0, le=300)] = 5.0
+    """How long the service goes on serving after SIGTERM while it reports NOT_SERVING, so that callers can leave."""
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    """The least severe messages that are logged."""
+
+    @property
+    def database(self) -> URL:
+        """The database's URL, parsed, with the driver that the service uses."""
+        url = make_url(self.database_url)
+        return url if url.drivername == "sqlite" else url.set(drivername="postgresql+psycopg2")
+
+
+def load_settings() -> Settings:
+    """Read the environment, or raise `SettingsError` with one line that names everything unusable."""
+    given = {name.removeprefix(PREFIX).lower(): value for name, value in os.environ.items() if name.startswith(PREFIX)}
+    try:
+        return Settings.model_validate(given)
+    except ValidationError as error:
+        # Only Pydantic's message is passed on, for a value may hold a password.
+        faults = [
+            f"{PREFIX}{str(details['loc'][0]).upper()}: "
+            + (
+                "there is no such setting"
+                if details["type"] == "extra_forbidden"
+                else details["msg"].removeprefix("Value error, ")
+            )
+            for details in error.errors(include_url=False, include_input=False)
+        ]
+        raise SettingsError("; ".join(faults)) from None

@@ -1,0 +1,82 @@
+"""How an error of `errors.py` is told to callers: the one table of status codes, and google.rpc.Status (AIP-193).
+
+gRPC sends the Status as it is; HTTP sends the same as JSON.
+"""
+
+from google.protobuf import any_pb2
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
+from google.rpc import code_pb2, error_details_pb2, status_pb2
+
+from course_service import errors
+
+DOMAIN = "course.v1.CourseService"
+RESOURCE_TYPE = "course.example.com/Course"
+
+MAX_VIOLATIONS = 25
+MAX_DETAILS_BYTES = 4096
+"""More than this, and the status itself is lost on its way: it travels in trailers, which clients bound at 8 KB."""
+_MAX_TEXT_LENGTH = 256
+
+CODES: dict[type[errors.CourseError], int] = {
+    errors.RequestMalformed: code_pb2.INVALID_ARGUMENT,
+    errors.RequestInvalid: code_pb2.INVALID_ARGUMENT,
+    errors.RequestTooLarge: code_pb2.RESOURCE_EXHAUSTED,
+    errors.CourseNotFound: code_pb2.NOT_FOUND,
+    errors.CourseAlreadyExists: code_pb2.ALREADY_EXISTS,
+    errors.RouteNotFound: code_pb2.NOT_FOUND,
+    errors.MethodNotAllowed: code_pb2.UNIMPLEMENTED,
+    errors.DatabaseUnavailable: code_pb2.UNAVAILABLE,
+    errors.InternalError: code_pb2.INTERNAL,
+}
+
+
+def to_status(error: errors.CourseError) -> status_pb2.Status:
+    """Make the Status of an error: its code, its message, one ErrorInfo, and the details that fit its kind."""
+    details: list[Message] = [
+        error_details_pb2.ErrorInfo(
+            reason=error.reason,
+            domain=DOMAIN,
+            metadata={key: _short(value) for key, value in error.metadata.items()},
+        )
+    ]
+    match error:
+        case errors.RequestInvalid():
+            details.append(_bad_request(error))
+        case errors.CourseNotFound() | errors.CourseAlreadyExists():
+            details.append(
+                error_details_pb2.ResourceInfo(
+                    resource_type=RESOURCE_TYPE,
+                    resource_name=error.resource_name,
+                    description=error.message,
+                )
+            )
+        case errors.DatabaseUnavailable():
+            details.append(error_details_pb2.RetryInfo(retry_delay=Duration(seconds=error.retry_after_seconds)))
+    status = status_pb2.Status(code=CODES[type(error)], message=_short(error.message))
+    for detail in details:
+        packed = any_pb2.Any()
+        packed.Pack(detail)
+        status.details.append(packed)
+    return status
+
+
+def _bad_request(error: errors.RequestInvalid) -> error_details_pb2.BadRequest:
+    """Tell as many violations as fit; the ErrorInfo's metadata tells how many there are."""
+    bad_request = error_details_pb2.BadRequest()
+    room = MAX_DETAILS_BYTES - 512  # the rest is for the ErrorInfo and the names of the types
+    for violation in error.violations[:MAX_VIOLATIONS]:
+        told = error_details_pb2.BadRequest.FieldViolation(
+            field=_short(violation.field),
+            reason=violation.reason,
+            description=_short(violation.description),
+        )
+        room -= told.ByteSize() + 4
+        if room < 0:
+            break
+        bad_request.field_violations.append(told)
+    return bad_request
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _MAX_TEXT_LENGTH else text[: _MAX_TEXT_LENGTH - 1] + "…"

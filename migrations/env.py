@@ -1,0 +1,95 @@
+"""How Alembic reaches the database: the one of COURSE_DATABASE_URL, one migration at a time.
+
+Replicas may start together. On PostgreSQL a session advisory lock lets one of them migrate while the others wait; on
+SQLite the transaction itself is exclusive. A migration that waits longer than 2 s for traffic gives way and tries
+again, because everything that comes after it would wait behind it.
+"""
+
+import logging
+import time
+from pathlib import Path
+
+from alembic import context
+from alembic.util import CommandError
+from sqlalchemy import Connection, Engine, NullPool, func, select, text
+from sqlalchemy.exc import OperationalError
+
+from course_service.settings import SettingsError, load_settings
+from course_service.store.database import describe, postgresql_engine, sqlite_engine
+from course_service.store.models import Base
+
+_LOCK_KEY = 4_019_672_561  # any number that nothing else on this database locks
+_PATIENCE_SECONDS = 60.0
+_PAUSE_SECONDS = 0.1
+_LOCK_NOT_AVAILABLE = "55P03"
+
+_log = logging.getLogger("migrations")
+
+
+def make_engine() -> Engine:
+    """Make an engine on the database of the settings; SQLite's file is created if it is not there."""
+    url = load_settings().database
+    if url.drivername == "sqlite":
+        Path(url.database or "").parent.mkdir(parents=True, exist_ok=True)
+        return sqlite_engine(url, create=True, write=True, poolclass=NullPool)
+    return postgresql_engine(url, poolclass=NullPool)
+
+
+def wait_for_turn(connection: Connection, deadline: float) -> None:
+    """Take the advisory lock, which the server releases when the connection ends."""
+    while not connection.scalar(select(func.pg_try_advisory_lock(_LOCK_KEY))):
+        if time.monotonic() > deadline:
+            raise CommandError(
+                f"another migration has held the lock for {_PATIENCE_SECONDS:.0f} s; see what it waits for"
+            )
+        time.sleep(_PAUSE_SECONDS)
+    # Migrations may work long on a large table, but must not wait long for a lock.
+    connection.execute(text("SET statement_timeout = 0"))
+    connection.execute(text("SET lock_timeout = '2s'"))
+    connection.execute(text("SET idle_in_transaction_session_timeout = 0"))
+    connection.commit()
+
+
+def migrate(connection: Connection) -> None:
+    """Run the migrations that the command asks for, all or none."""
+    context.configure(
+        connection=connection,
+        target_metadata=Base.metadata,
+        transactional_ddl=True,  # also on SQLite, where each transaction here begins with BEGIN IMMEDIATE
+        autogenerate_plugins=["alembic.autogenerate.*", "alembic.ext.checkconstraint_byname"],
+    )
+    with context.begin_transaction():
+        context.run_migrations()
+
+
+def main() -> None:
+    """Migrate; what stands in the way ends in one line."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logging.getLogger("alembic.util.messaging").setLevel(logging.CRITICAL)  # Alembic prints its errors besides
+    try:
+        engine = make_engine()
+    except SettingsError as error:
+        raise CommandError(str(error)) from None
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    try:
+        with engine.connect() as connection:
+            if engine.dialect.name == "postgresql":
+                wait_for_turn(connection, deadline)
+            while True:
+                try:
+                    migrate(connection)
+                except OperationalError as error:
+                    if getattr(error.orig, "pgcode", None) != _LOCK_NOT_AVAILABLE or time.monotonic() > deadline:
+                        raise
+                    connection.rollback()
+                    _log.info("the table is in use; trying again")
+                    time.sleep(_PAUSE_SECONDS)
+                else:
+                    break
+    except OperationalError as error:
+        raise CommandError(
+            f"the database of COURSE_DATABASE_URL cannot be reached or is busy: {describe(error)}"
+        ) from None
+
+
+main()

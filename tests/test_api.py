@@ -1,0 +1,314 @@
+"""Both faces as their callers use them: gRPC over a real channel, HTTP by a client."""
+
+import re
+import uuid
+from datetime import datetime
+from typing import Any
+
+import grpc
+import pytest
+from course.v1 import course_pb2
+from google.protobuf.json_format import MessageToDict
+from grpc_health.v1 import health_pb2
+from grpc_reflection.v1alpha import reflection_pb2
+
+from course_service.course import State
+from tests.conftest import Service
+from tests.failures import grpc_failure, http_failure
+
+FOUR_MISTAKES: dict[str, Any] = {
+    "title": "",
+    "language_code": "english",
+    "subjects": ["Biology", "Biology"],
+    "labels": {"Bad Key": "x"},
+}
+FOUR_VIOLATIONS = {
+    "title": "FIELD_REQUIRED",
+    "language_code": "FIELD_BAD_FORMAT",
+    "subjects[1]": "FIELD_DUPLICATE",
+    'labels["Bad Key"]': "FIELD_BAD_FORMAT",
+}
+
+
+def create(service: Service, course_id: str = "", **fields: Any) -> course_pb2.Course:
+    course = course_pb2.Course(**{"title": "Biology", **fields})
+    return service.courses.CreateCourse(course_pb2.CreateCourseRequest(course=course, course_id=course_id))
+
+
+def get(service: Service, name: str) -> course_pb2.Course:
+    return service.courses.GetCourse(course_pb2.GetCourseRequest(name=name))
+
+
+def as_json(course: course_pb2.Course) -> dict[str, Any]:
+    """A course as HTTP shows it; times as times, because both may leave out trailing zeros."""
+    fields = MessageToDict(course, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
+    return with_times(fields)
+
+
+def with_times(fields: dict[str, Any]) -> dict[str, Any]:
+    return {key: datetime.fromisoformat(value) if key.endswith("_time") else value for key, value in fields.items()}
+
+
+# gRPC
+
+
+def test_a_course_created_by_grpc_is_read_back_equal(service: Service) -> None:
+    created = create(
+        service,
+        code="BIO 101",
+        description="Cells.\nAnd more.",
+        owner="users/ann",
+        language_code="en",
+        subjects=["b", "a"],
+        labels={"level": "1"},
+    )
+    assert uuid.UUID(created.uid).version == 7
+    assert created.name == f"courses/{created.uid}"
+    assert created.state == course_pb2.Course.DRAFT
+    assert created.create_time == created.update_time
+    assert created.etag.startswith('"')
+    assert created.etag.endswith('"')
+    assert get(service, created.name) == created
+
+
+def test_create_ignores_output_only_fields_and_the_name(service: Service) -> None:
+    created = create(service, name="courses/mine", uid="u", state=course_pb2.Course.STATE_UNSPECIFIED, etag="x")
+    assert created.name != "courses/mine"
+    assert created.uid != "u"
+    assert created.etag != "x"
+
+
+def test_an_unknown_name_is_not_found_by_grpc(service: Service) -> None:
+    failure = grpc_failure(get, service, "courses/nope")
+    assert (failure.status, failure.reason) == ("NOT_FOUND", "COURSE_NOT_FOUND")
+    assert failure.resource == "courses/nope"
+    assert failure.metadata == {"name": "courses/nope"}
+
+
+def test_every_mistake_is_told_at_once_by_grpc_and_nothing_is_stored(service: Service) -> None:
+    failure = grpc_failure(create, service, "mistaken", **FOUR_MISTAKES)
+    assert (failure.status, failure.reason) == ("INVALID_ARGUMENT", "REQUEST_INVALID")
+    assert failure.violations == {f"course.{field}": reason for field, reason in FOUR_VIOLATIONS.items()}
+    assert failure.metadata == {"violationCount": "4"}
+    assert grpc_failure(get, service, "courses/mistaken").reason == "COURSE_NOT_FOUND"
+
+
+def test_a_request_without_a_course_names_it(service: Service) -> None:
+    failure = grpc_failure(service.courses.CreateCourse, course_pb2.CreateCourseRequest())
+    assert failure.violations == {"course": "FIELD_REQUIRED"}
+
+
+def test_a_name_that_no_course_can_have_is_an_invalid_argument(service: Service) -> None:
+    failure = grpc_failure(get, service, "courses/a/b")
+    assert (failure.status, failure.violations) == ("INVALID_ARGUMENT", {"name": "FIELD_BAD_FORMAT"})
+
+
+def test_a_taken_course_id_already_exists(service: Service) -> None:
+    first = create(service, "bio-101")
+    failure = grpc_failure(create, service, "bio-101", title="Other")
+    assert (failure.status, failure.reason) == ("ALREADY_EXISTS", "COURSE_ALREADY_EXISTS")
+    assert failure.resource == "courses/bio-101"
+    assert get(service, "courses/bio-101") == first
+
+
+@pytest.mark.parametrize("title", ["x\x00y", "\x00", " x", "x\t", "   ", "\u3000", "é" * 751])
+def test_a_bad_title_is_refused_with_the_same_status_on_both_databases(service: Service, title: str) -> None:
+    failure = grpc_failure(create, service, title=title)
+    assert (failure.status, list(failure.violations)) == ("INVALID_ARGUMENT", ["course.title"])
+
+
+def test_a_title_of_750_code_points_is_stored_as_it_is(service: Service) -> None:
+    created = create(service, title="é" * 750)
+    assert get(service, created.name).title == "é" * 750
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        b"\xff\xff\xff",
+        b"\x0a\x05",
+        b"\x0a\x04\x1a\x02\xff\xfe",
+        b"\x0a\x05\x1a\x03\xed\xa0\x80",
+        b"\x08" + b"\xff" * 11,
+    ],
+    ids=["garbage", "truncated", "invalid UTF-8", "lone surrogate", "long varint"],
+)
+def test_bytes_that_are_not_the_message_are_an_invalid_argument(service: Service, message: bytes) -> None:
+    call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = service.channel.unary_unary(
+        "/course.v1.CourseService/CreateCourse"
+    )
+    failure = grpc_failure(call, message)
+    assert (failure.status, failure.reason) == ("INVALID_ARGUMENT", "REQUEST_MALFORMED")
+
+
+def test_many_violations_are_bounded_and_counted(service: Service) -> None:
+    failure = grpc_failure(
+        create,
+        service,
+        "Bad",
+        title="",
+        subjects=["x" * 101] * 20,
+        labels={f"{'K' * 80}{number}": "\x00" for number in range(60)},
+    )
+    assert int(failure.metadata["violationCount"]) > 100
+    assert 1 <= len(failure.violations) <= 25
+    assert failure.details_bytes <= 4096
+
+
+def test_a_message_over_the_limit_is_refused(service: Service) -> None:
+    with pytest.raises(grpc.RpcError) as caught:
+        create(service, description="x" * (1 << 20))
+    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+def test_an_unforeseen_exception_tells_an_id_and_nothing_else(
+    service: Service, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*_: object) -> None:
+        raise exception("password=canary")
+
+    monkeypatch.setattr("course_service.services.get_course_by_id", broken)
+    exception: type[BaseException] = SystemExit
+    failure = grpc_failure(get, service, "courses/a")
+    assert (failure.status, failure.reason) == ("INTERNAL", "INTERNAL")
+    exception = RuntimeError
+    by_http = http_failure(service.http.get("/courses/a"), 500)
+    assert (by_http.status, by_http.reason) == ("INTERNAL", "INTERNAL")
+    for answer in (failure, by_http):
+        assert answer.metadata["error_id"] in caplog.text
+        assert "canary" not in answer.message
+    assert "canary" not in caplog.text
+    assert "Traceback" not in caplog.text
+    assert "test_api.broken" in caplog.text
+
+
+def test_health_and_reflection_answer(service: Service) -> None:
+    check = service.channel.unary_unary(
+        "/grpc.health.v1.Health/Check",
+        request_serializer=health_pb2.HealthCheckRequest.SerializeToString,
+        response_deserializer=health_pb2.HealthCheckResponse.FromString,
+    )
+    for name in ("", "course.v1.CourseService"):
+        assert check(health_pb2.HealthCheckRequest(service=name)).status == health_pb2.HealthCheckResponse.SERVING
+    for version in ("v1", "v1alpha"):
+        info = service.channel.stream_stream(
+            f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo",
+            request_serializer=reflection_pb2.ServerReflectionRequest.SerializeToString,
+            response_deserializer=reflection_pb2.ServerReflectionResponse.FromString,
+        )
+        (answer,) = info(iter([reflection_pb2.ServerReflectionRequest(list_services="")]))
+        assert {listed.name for listed in answer.list_services_response.service} == {
+            "course.v1.CourseService",
+            "grpc.health.v1.Health",
+            "grpc.reflection.v1alpha.ServerReflection",
+        }
+
+
+# HTTP
+
+
+def test_a_course_created_by_http_is_read_by_grpc_and_back(service: Service) -> None:
+    answer = service.http.post("/courses", json={"title": "Biology", "labels": {"level": "1"}, "subjects": ["b", "a"]})
+    assert answer.status_code == 201
+    created = answer.json()
+    assert answer.headers["Location"] == f"/{created['name']}"
+    assert answer.headers["ETag"] == created["etag"]
+    assert with_times(created) == as_json(get(service, created["name"]))
+    read = service.http.get(answer.headers["Location"])
+    assert read.status_code == 200
+    assert read.headers["ETag"] == created["etag"]
+    assert read.json() == created
+
+
+def test_a_course_created_by_grpc_is_read_by_http(service: Service) -> None:
+    created = create(service, "bio-101", description="é\n", language_code="en")
+    assert with_times(service.http.get("/courses/bio-101").json()) == as_json(created)
+
+
+def test_http_shows_every_state_by_the_names_of_the_contract() -> None:
+    assert {state.value for state in State} == set(course_pb2.Course.State.keys()) - {"STATE_UNSPECIFIED"}
+
+
+def test_every_mistake_is_told_at_once_by_http_and_nothing_is_stored(service: Service) -> None:
+    failure = http_failure(service.http.post("/courses?course_id=mistaken", json=FOUR_MISTAKES), 422)
+    assert (failure.status, failure.reason) == ("INVALID_ARGUMENT", "REQUEST_INVALID")
+    assert failure.violations == FOUR_VIOLATIONS
+    assert failure.metadata == {"violationCount": "4"}
+    http_failure(service.http.get("/courses/mistaken"), 404)
+
+
+def test_an_empty_object_names_the_title(service: Service) -> None:
+    failure = http_failure(service.http.post("/courses", json={}), 422)
+    assert failure.violations == {"title": "FIELD_REQUIRED"}
+
+
+def test_mistakes_in_body_and_query_are_told_together(service: Service) -> None:
+    failure = http_failure(service.http.post("/courses?course_id=Bad", json={"titel": "x"}), 422)
+    assert failure.violations == {
+        "title": "FIELD_REQUIRED",
+        "titel": "FIELD_UNKNOWN",
+        "course_id": "FIELD_BAD_FORMAT",
+    }
+
+
+def test_half_a_surrogate_pair_is_refused_by_http(service: Service) -> None:
+    body = b'{"title": "x\\ud800"}'
+    answer = service.http.post("/courses", content=body, headers={"Content-Type": "application/json"})
+    assert http_failure(answer, 422).violations == {"title": "FIELD_BAD_CHARACTER"}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"{", b'{"title": "x",}', b"[]", b'"x"', b"null", b"\xff\xfe", b"[" * 100_000],
+    ids=["empty", "cut", "trailing comma", "list", "string", "null", "not UTF-8", "deep"],
+)
+def test_a_body_that_is_not_a_json_object_is_malformed(service: Service, body: bytes) -> None:
+    answer = service.http.post("/courses", content=body, headers={"Content-Type": "application/json"})
+    failure = http_failure(answer, 422)
+    assert (failure.status, failure.reason) == ("INVALID_ARGUMENT", "REQUEST_MALFORMED")
+
+
+def test_a_body_of_another_content_type_is_malformed_and_the_answer_says_which_is_right(service: Service) -> None:
+    answer = service.http.post("/courses", content=b"title=x", headers={"Content-Type": "text/plain"})
+    assert "application/json" in http_failure(answer, 422).message
+
+
+def test_a_body_over_the_limit_is_refused(service: Service) -> None:
+    failure = http_failure(service.http.post("/courses", json={"title": "x", "code": "x" * (1 << 20)}), 413)
+    assert failure.reason == "REQUEST_TOO_LARGE"
+
+
+def test_a_taken_course_id_is_a_conflict(service: Service) -> None:
+    assert service.http.post("/courses?course_id=bio-101", json={"title": "x"}).status_code == 201
+    failure = http_failure(service.http.post("/courses?course_id=bio-101", json={"title": "y"}), 409)
+    assert (failure.status, failure.reason) == ("ALREADY_EXISTS", "COURSE_ALREADY_EXISTS")
+
+
+def test_an_unknown_course_is_not_found_by_http(service: Service) -> None:
+    failure = http_failure(service.http.get("/courses/nope"), 404)
+    assert (failure.status, failure.reason, failure.resource) == ("NOT_FOUND", "COURSE_NOT_FOUND", "courses/nope")
+
+
+def test_an_id_that_no_course_can_have_is_refused_by_http(service: Service) -> None:
+    assert http_failure(service.http.get("/courses/A"), 422).violations == {"course_id": "FIELD_BAD_FORMAT"}
+
+
+def test_other_paths_and_methods_are_refused_in_the_same_form(service: Service) -> None:
+    assert http_failure(service.http.get("/nowhere"), 404).reason == "ROUTE_NOT_FOUND"
+    refused = service.http.put("/courses/a")
+    assert http_failure(refused, 405).reason == "METHOD_NOT_ALLOWED"
+    assert refused.headers["Allow"]
+
+
+def test_the_documentation_page_needs_nothing_from_elsewhere(service: Service) -> None:
+    page = service.http.get("/docs").text
+    needed = re.findall(r"""(?:src|href)=["']([^"']+)""", page)
+    assert len(needed) == 3
+    for path in needed:
+        assert path.startswith("/static-offline-docs/")
+        assert service.http.get(path).status_code == 200
+    paths = service.http.get("/openapi.json").json()["paths"]
+    assert {(path, method) for path, methods in paths.items() for method in methods} == {
+        ("/courses", "post"),
+        ("/courses/{course_id}", "get"),
+    }

@@ -1,0 +1,127 @@
+"""The contract, the code and both faces say the same."""
+
+import re
+from collections.abc import Iterator
+
+import pytest
+from course.v1 import course_pb2
+from fastapi.routing import APIRoute
+from google.api import annotations_pb2, field_behavior_pb2, resource_pb2
+from google.protobuf.descriptor import FieldDescriptor
+from google.rpc import code_pb2
+from sqlalchemy.engine import make_url
+
+from course_service import course as limits
+from course_service import errors, schemas, status
+from course_service.course import COLLECTION, Course, State
+from course_service.rest.app import HTTP_CODES, make_app
+from course_service.store.database import Database
+from tests.conftest import ROOT
+
+SERVICE = course_pb2.DESCRIPTOR.services_by_name["CourseService"]
+PROTO = (ROOT / "protos/course/v1/course.proto").read_text()
+
+
+def error_classes(base: type[errors.CourseError] = errors.CourseError) -> Iterator[type[errors.CourseError]]:
+    for error in base.__subclasses__():
+        yield error
+        yield from error_classes(error)
+
+
+def behaviors(field: FieldDescriptor) -> set[str]:
+    values = field.GetOptions().Extensions[field_behavior_pb2.field_behavior]
+    return {field_behavior_pb2.FieldBehavior.Name(value) for value in values}
+
+
+def test_every_annotated_path_is_a_route_and_every_route_is_annotated(tmp_path_factory: pytest.TempPathFactory) -> None:
+    annotated = set()
+    for method in SERVICE.methods:
+        rule = method.GetOptions().Extensions[annotations_pb2.http]
+        verb = rule.WhichOneof("pattern")
+        path = re.sub(r"\{(?:course\.)?name=courses/\*\}", "courses/{course_id}", getattr(rule, verb))
+        annotated.add((verb.upper(), path))
+    file = tmp_path_factory.mktemp("contract") / "none.db"
+    app = make_app(Database(make_url(f"sqlite:///{file}"), connections=1), threads=1)
+    routes = {
+        (method, route.path)
+        for route in app.routes
+        if isinstance(route, APIRoute) and route.include_in_schema
+        for method in route.methods or ()
+    }
+    assert routes == annotated
+
+
+def test_every_field_says_how_it_behaves() -> None:
+    for message in course_pb2.DESCRIPTOR.message_types_by_name.values():
+        for field in message.fields:
+            assert behaviors(field), field.full_name
+
+
+def test_callers_may_send_what_the_contract_lets_them() -> None:
+    fields = course_pb2.Course.DESCRIPTOR.fields
+    given = {field.name for field in fields if behaviors(field) & {"OUTPUT_ONLY", "IDENTIFIER"}} | {"etag"}
+    assert set(schemas.CourseCreate.model_fields) == {field.name for field in fields} - given
+    required = {name for name, field in schemas.CourseCreate.model_fields.items() if field.is_required()}
+    assert required == {field.name for field in fields if "REQUIRED" in behaviors(field)}
+    assert schemas.validated(schemas.CourseCreate, {"title": "x", **dict.fromkeys(given, "y")})
+
+
+def test_both_faces_show_the_same_fields_in_the_same_order() -> None:
+    assert list(schemas.CourseResponse.model_fields) == [field.name for field in course_pb2.Course.DESCRIPTOR.fields]
+
+
+def test_the_states_are_those_of_the_contract() -> None:
+    assert {state.value for state in State} == set(course_pb2.Course.State.keys()) - {"STATE_UNSPECIFIED"}
+
+
+def test_the_resource_is_named_as_in_the_errors() -> None:
+    resource = course_pb2.Course.DESCRIPTOR.GetOptions().Extensions[resource_pb2.resource]
+    assert resource.type == status.RESOURCE_TYPE
+    assert list(resource.pattern) == [COLLECTION + "{course}"]
+    assert SERVICE.full_name == status.DOMAIN
+
+
+@pytest.mark.parametrize("error", list(error_classes()))
+def test_every_error_has_a_status_and_a_reason_of_its_own(error: type[errors.CourseError]) -> None:
+    code = status.CODES[error]
+    assert code in code_pb2.Code.values()
+    assert code in HTTP_CODES or error is errors.MethodNotAllowed
+    assert re.fullmatch(r"[A-Z][A-Z0-9_]+[A-Z0-9]", error.reason)
+    assert [other for other in error_classes() if other.reason == error.reason] == [error]
+
+
+def test_the_table_of_statuses_has_no_row_without_an_error() -> None:
+    assert set(status.CODES) == set(error_classes())
+
+
+def test_every_reason_that_the_contract_names_is_raised_and_the_other_way_round() -> None:
+    named = set(re.findall(r"\b(?:REQUEST|COURSE)_[A-Z_]+\b", PROTO))
+    raised = {error.reason for error in error_classes() if re.match("(REQUEST|COURSE)_", error.reason)}
+    assert named == raised - {"REQUEST_TOO_LARGE"}  # by gRPC, grpcio itself refuses what is too large
+
+
+@pytest.mark.parametrize(
+    ("field", "limit"),
+    [
+        ("title", limits.TITLE_MAX_LENGTH),
+        ("code", limits.CODE_MAX_LENGTH),
+        ("description", limits.DESCRIPTION_MAX_LENGTH),
+        ("owner", limits.OWNER_MAX_LENGTH),
+        ("language_code", limits.LANGUAGE_CODE_MAX_LENGTH),
+        ("subjects", limits.SUBJECTS_MAX_ITEMS),
+        ("subjects", limits.SUBJECT_MAX_LENGTH),
+        ("labels", limits.LABELS_MAX_ITEMS),
+        ("labels", limits.LABEL_VALUE_MAX_LENGTH),
+        ("labels", schemas.LABEL_KEY_PATTERN),
+    ],
+)
+def test_the_contract_states_each_limit(field: str, limit: int | str) -> None:
+    comment = re.search(rf"((?:  //.*\n)+)  \S*(?: string)?(?:map<string, string>)? ?{field} = ", PROTO)
+    assert comment
+    stated = f"{limit:,}" if isinstance(limit, int) else limit
+    assert re.search(rf"(?<!\d){re.escape(stated)}(?!\d)", comment[1])
+
+
+def test_the_course_has_no_field_that_no_caller_sees() -> None:
+    fields = set(Course.__dataclass_fields__) - {"course_id", "revision"} | {"name", "etag"}
+    assert fields == {field.name for field in course_pb2.Course.DESCRIPTOR.fields}

@@ -1,0 +1,190 @@
+"""The service as a process: it starts, answers, stops, and says in one line why it cannot."""
+
+import contextlib
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import httpx2
+import pytest
+from course.v1 import course_pb2, course_pb2_grpc
+from grpc_health.v1 import health_pb2
+from sqlalchemy.engine import URL, make_url
+
+from course_service.rpc.health import is_serving
+from tests.conftest import ROOT, PostgresServer, migrate
+
+
+class Process:
+    """A running service and its log."""
+
+    def __init__(self, **environment: str) -> None:
+        self.popen = subprocess.Popen(
+            [sys.executable, "-m", "course_service"],
+            cwd=ROOT,
+            env=environment_of(**environment),
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.log = ""
+        self.grpc_address = "127.0.0.1:" + self.wait_for(r"gRPC on port (\d+)")
+        self.http_address = ""
+        if environment.get("COURSE_HTTP_ADDRESS"):
+            self.http_address = "http://127.0.0.1:" + self.wait_for(r"HTTP on port (\d+)")
+        self.wait_for("( serving)")
+
+    def wait_for(self, pattern: str) -> str:
+        assert self.popen.stderr
+        for line in self.popen.stderr:
+            self.log += line
+            if found := re.search(pattern, line):
+                return found[1]
+        raise AssertionError(f"{pattern} not in the log:\n{self.log}")
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        self.popen.send_signal(number)
+        assert self.popen.stderr
+        self.log += self.popen.stderr.read()
+        return self.popen.wait(timeout=20)
+
+
+def environment_of(**settings: str) -> dict[str, str]:
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("COURSE_")}
+    return {**inherited, "COURSE_GRPC_ADDRESS": "127.0.0.1:0", "COURSE_HTTP_ADDRESS": "", **settings}
+
+
+@contextlib.contextmanager
+def running(url: URL, **settings: str) -> Iterator[Process]:
+    process = Process(
+        COURSE_DATABASE_URL=url.render_as_string(hide_password=False), **{"COURSE_DRAIN_SECONDS": "0", **settings}
+    )
+    try:
+        yield process
+    finally:
+        process.popen.kill()
+        process.popen.wait()
+        assert process.popen.stderr
+        process.popen.stderr.close()
+
+
+def test_start_call_stop_and_the_course_is_still_there(empty_database_url: URL) -> None:
+    migrate(empty_database_url)
+    with running(empty_database_url, COURSE_HTTP_ADDRESS="127.0.0.1:0") as process:
+        with grpc.insecure_channel(process.grpc_address) as channel:
+            request = course_pb2.CreateCourseRequest(course=course_pb2.Course(title="Biology"))
+            created = course_pb2_grpc.CourseServiceStub(channel).CreateCourse(request)
+        assert httpx2.get(f"{process.http_address}/{created.name}").json()["title"] == "Biology"
+        assert process.stop() == 0
+        assert process.log.endswith("stopped\n")
+        assert "Traceback" not in process.log
+    with running(empty_database_url) as process:
+        with grpc.insecure_channel(process.grpc_address) as channel:
+            assert (
+                course_pb2_grpc.CourseServiceStub(channel).GetCourse(course_pb2.GetCourseRequest(name=created.name))
+                == created
+            )
+        assert process.stop(signal.SIGINT) == 0
+
+
+@pytest.fixture
+def migrated_url(tmp_path: Path) -> URL:
+    url = make_url(f"sqlite:///{tmp_path / 'course.db'}")
+    migrate(url)
+    return url
+
+
+def test_after_sigterm_it_says_not_serving_and_goes_on_serving_for_a_while(migrated_url: URL) -> None:
+    with (
+        running(migrated_url, COURSE_DRAIN_SECONDS="30") as process,
+        grpc.insecure_channel(process.grpc_address) as channel,
+    ):
+        watch = channel.unary_stream(
+            "/grpc.health.v1.Health/Watch",
+            request_serializer=health_pb2.HealthCheckRequest.SerializeToString,
+            response_deserializer=health_pb2.HealthCheckResponse.FromString,
+        )(health_pb2.HealthCheckRequest(service="course.v1.CourseService"))
+        assert next(watch).status == health_pb2.HealthCheckResponse.SERVING
+        process.popen.send_signal(signal.SIGTERM)
+        assert next(watch).status == health_pb2.HealthCheckResponse.NOT_SERVING
+        created = course_pb2_grpc.CourseServiceStub(channel).CreateCourse(
+            course_pb2.CreateCourseRequest(course=course_pb2.Course(title="Late"))
+        )
+        assert created.title == "Late"
+        assert not is_serving(process.grpc_address)
+        watch.cancel()
+        assert process.stop(signal.SIGINT) == 0  # a second signal, from a terminal, ends the wait
+
+
+def test_the_health_command_tells_by_its_exit_code(migrated_url: URL) -> None:
+    def health(address: str) -> int:
+        return subprocess.run(
+            [sys.executable, "-m", "course_service", "health"],
+            cwd=ROOT,
+            env=environment_of(COURSE_GRPC_ADDRESS=address),
+            check=False,
+        ).returncode
+
+    with running(migrated_url) as process:
+        assert health(process.grpc_address) == 0
+    assert health(process.grpc_address) == 1
+
+
+def failed_start(**settings: str) -> str:
+    """Start a service that cannot start; returns the one line that it says."""
+    result = subprocess.run(
+        [sys.executable, "-m", "course_service"],
+        cwd=ROOT,
+        env=environment_of(**settings),
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
+    assert result.returncode == 1
+    assert result.stdout == ""
+    (line,) = result.stderr.splitlines()[-1:]
+    assert line.startswith("course-service: ")
+    assert "Traceback" not in result.stderr
+    assert "canary" not in result.stderr
+    return line
+
+
+def test_a_missing_schema_says_what_to_run(tmp_path: Path) -> None:
+    file = tmp_path / "course.db"
+    line = failed_start(COURSE_DATABASE_URL=f"sqlite:///{file}")
+    assert "no schema yet" in line
+    assert "make migrate" in line
+    assert not file.exists()
+
+
+def test_a_missing_schema_on_postgresql_says_what_to_run(postgres_server: PostgresServer) -> None:
+    with postgres_server.new_database() as url:
+        assert "make migrate" in failed_start(COURSE_DATABASE_URL=url.render_as_string(hide_password=False))
+
+
+def test_an_unreachable_database_is_named_by_its_setting() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    line = failed_start(COURSE_DATABASE_URL=f"postgresql://canary:canary@127.0.0.1:{port}/canary")
+    assert "COURSE_DATABASE_URL does not answer" in line
+
+
+@pytest.mark.parametrize("setting", ["COURSE_GRPC_ADDRESS", "COURSE_HTTP_ADDRESS"])
+def test_a_taken_port_is_named_with_its_setting(migrated_url: URL, setting: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        line = failed_start(COURSE_DATABASE_URL=str(migrated_url), **{setting: address})
+    assert address in line
+    assert setting in line
+
+
+def test_an_unknown_and_a_malformed_setting_are_named() -> None:
+    line = failed_start(COURSE_THREADS="canary", COURSE_TYPO="canary")
+    assert "COURSE_THREADS" in line
+    assert "COURSE_TYPO" in line
