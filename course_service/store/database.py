@@ -122,16 +122,18 @@ class Database:
             # SQLite has one writer at a time: waiting for the one connection is fair, waiting for its lock is not.
             self._writer = sqlite_engine(url, write=True, pool_size=1, max_overflow=0, pool_timeout=5)
         else:
-            self._writer = postgresql_engine(
+            self._reader = postgresql_engine(
                 url,
                 pool_size=connections,
                 max_overflow=0,
                 pool_timeout=0.5,
                 pool_use_lifo=True,
-                # Together with AUTOCOMMIT below, a read is one round trip: no BEGIN and no ROLLBACK.
+                # A read is then one round trip, with no BEGIN and no ROLLBACK. Reads are the many, so this is how
+                # connections are made; a write, which has round trips anyway, switches for its time.
+                isolation_level="AUTOCOMMIT",
                 skip_autocommit_rollback=True,
             )
-            self._reader = self._writer.execution_options(isolation_level="AUTOCOMMIT")
+            self._writer = self._reader.execution_options(isolation_level="READ COMMITTED")
 
     def read(self, work: Callable[[CourseRepository], _T]) -> _T:
         """Do work that only reads; each of its statements sees what was committed before the statement began.
