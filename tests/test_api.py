@@ -141,17 +141,17 @@ def test_bytes_that_are_not_the_message_are_an_invalid_argument(service: Service
     assert (failure.status, failure.reason) == ("INVALID_ARGUMENT", "REQUEST_MALFORMED")
 
 
-def test_many_violations_are_bounded_and_counted(service: Service) -> None:
+@pytest.mark.parametrize("with_subjects", [True, False], ids=["many", "large"])
+def test_many_violations_are_bounded_and_counted(service: Service, *, with_subjects: bool) -> None:
     failure = grpc_failure(
         create,
         service,
-        "Bad",
         title="",
-        subjects=["x" * 101] * 20,
-        labels={f"{'K' * 80}{number}": "\x00" for number in range(60)},
+        subjects=["x" * 101] * 20 * with_subjects,
+        labels={f"{number}{'é' * 80}": "\x00" for number in range(60)},
     )
     assert int(failure.metadata["violationCount"]) > 100
-    assert 1 <= len(failure.violations) <= 25
+    assert 5 <= len(failure.violations) <= 25
     assert failure.details_bytes <= 4096
 
 

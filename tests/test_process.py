@@ -184,6 +184,12 @@ def test_a_taken_port_is_named_with_its_setting(migrated_url: URL, setting: str)
     assert setting in line
 
 
+def test_a_second_service_does_not_share_the_port_of_the_first(migrated_url: URL) -> None:
+    with running(migrated_url) as process:
+        line = failed_start(COURSE_DATABASE_URL=str(migrated_url), COURSE_GRPC_ADDRESS=process.grpc_address)
+    assert process.grpc_address in line
+
+
 def test_an_unknown_and_a_malformed_setting_are_named() -> None:
     line = failed_start(COURSE_THREADS="canary", COURSE_TYPO="canary")
     assert "COURSE_THREADS" in line
