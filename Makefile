@@ -14,7 +14,7 @@ GRPC_ADDRESS = $(or $(COURSE_GRPC_ADDRESS),127.0.0.1:50051)
 PROTO := course/v1/course.proto
 PROTOC := $(BIN)/python -m grpc_tools.protoc -I$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
 
-.PHONY: help setup run test lint format typecheck proto proto-check proto-lint proto-breaking migrate lock
+.PHONY: help setup run test lint format typecheck proto proto-check proto-lint proto-breaking migrate purge lock
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-15s %s\n", $$1, $$2}' Makefile
@@ -37,6 +37,9 @@ run: migrate  ## migrate, then serve gRPC and HTTP (on SQLite unless COURSE_DATA
 
 migrate: $(READY)  ## bring the database of COURSE_DATABASE_URL to the newest schema
 	@$(BIN)/alembic upgrade head
+
+purge: $(READY)  ## remove deleted courses and kept answers that are past their time
+	@$(BIN)/python -m course_service purge
 
 test: $(READY)  ## run the tests, on SQLite and on a PostgreSQL from a wheel
 	@$(BIN)/pytest

@@ -34,15 +34,20 @@ class CourseError(Exception):
     """A request failed for a reason that its caller can act on.
 
     `reason` names it for programs, the message tells people, and `metadata` holds every part of the message that
-    varies.
+    varies. `violations` are the faults in single fields, `resource_name` the course that the error is about.
     """
 
     reason: str
+    violations: Sequence[Violation] = ()
+    resource_name: str = ""
 
     def __init__(self, message: str, **metadata: str) -> None:
         super().__init__(message)
         self.message = message
         self.metadata: Mapping[str, str] = metadata
+
+
+# What is wrong with the request itself.
 
 
 class RequestMalformed(CourseError):
@@ -75,14 +80,129 @@ class RequestTooLarge(CourseError):
         super().__init__(f"A request has at most {limit} bytes.", limit=str(limit))
 
 
+class RouteNotFound(CourseError):
+    """There is nothing at this HTTP path."""
+
+    reason = "ROUTE_NOT_FOUND"
+
+    def __init__(self, path: str) -> None:
+        super().__init__(f"There is nothing at {path[:200]}.", path=path[:200])
+
+
+class MethodNotAllowed(CourseError):
+    """The HTTP path is there, but not for this method."""
+
+    reason = "METHOD_NOT_ALLOWED"
+
+    def __init__(self, method: str) -> None:
+        super().__init__(f"{method[:20]} is not for this path.", method=method[:20])
+
+
+class _FieldError(CourseError):
+    """One field makes no sense; the error has a reason of its own and one violation of the same reason."""
+
+    field: str
+
+    def __init__(self, message: str, **metadata: str) -> None:
+        super().__init__(message, **metadata)
+        self.violations = [Violation(self.field, self.reason, message)]
+
+
+class FieldMaskInvalid(_FieldError):
+    """The update mask names what is no field, or leads into one."""
+
+    reason = "FIELD_MASK_INVALID"
+    field = "update_mask"
+
+    def __init__(self, path: str) -> None:
+        super().__init__(f"There is no field {path[:80]} to update; or * is not alone.", path=path[:80])
+
+
+class PageSizeNegative(_FieldError):
+    """A page cannot have fewer courses than none."""
+
+    reason = "PAGE_SIZE_NEGATIVE"
+    field = "page_size"
+
+    def __init__(self, page_size: int) -> None:
+        super().__init__(f"Must not be negative; is {page_size}.", page_size=str(page_size))
+
+
+class PageTokenInvalid(_FieldError):
+    """The page token was not made by this service, or has been changed."""
+
+    reason = "PAGE_TOKEN_INVALID"
+    field = "page_token"
+
+    def __init__(self) -> None:
+        super().__init__("Must be a next_page_token, unchanged.")
+
+
+class PageTokenMismatch(_FieldError):
+    """The page token belongs to another list."""
+
+    reason = "PAGE_TOKEN_MISMATCH"
+    field = "page_token"
+
+    def __init__(self) -> None:
+        super().__init__("Is of a list with another filter, order_by, show_deleted or view.")
+
+
+class FilterInvalid(_FieldError):
+    """The filter cannot be understood; `position` counts characters from 0."""
+
+    reason = "FILTER_INVALID"
+    field = "filter"
+
+    def __init__(self, problem: str, position: int) -> None:
+        super().__init__(f"{problem} (at position {position}).", position=str(position))
+
+
+class OrderByInvalid(_FieldError):
+    """The order cannot be understood; `position` counts characters from 0."""
+
+    reason = "ORDER_BY_INVALID"
+    field = "order_by"
+
+    def __init__(self, problem: str, position: int) -> None:
+        super().__init__(f"{problem} (at position {position}).", position=str(position))
+
+
+class RequestIdReused(_FieldError):
+    """Another request was answered under this request_id."""
+
+    reason = "REQUEST_ID_REUSED"
+    field = "request_id"
+
+    def __init__(self, request_id: str) -> None:
+        super().__init__(f"{request_id} was used for another request; make a new one.", request_id=request_id)
+
+
+# What is wrong with the request, seen what is stored.
+
+
 class CourseNotFound(CourseError):
-    """There is no course of this name."""
+    """There is no course of this name, or of several names."""
 
     reason = "COURSE_NOT_FOUND"
 
     def __init__(self, name: str) -> None:
         super().__init__(f"There is no course {name}.", name=name)
         self.resource_name = name
+
+
+class CoursesNotFound(CourseNotFound):
+    """Some of several courses are not there."""
+
+    def __init__(self, names: Sequence[str], missing: Sequence[int]) -> None:
+        super().__init__(names[missing[0]])
+        self.message = f"{len(missing)} of {len(names)} courses are not there; the first is {names[missing[0]]}."
+        told = ""
+        for index in missing:
+            if len(told) + len(names[index]) > 2_000:  # the indexes tell the rest
+                break
+            told += ("," if told else "") + names[index]
+        self.metadata = {"missingCount": str(len(missing)), "indexes": ",".join(map(str, missing)), "names": told}
 
 
 class CourseAlreadyExists(CourseError):
@@ -95,20 +215,89 @@ class CourseAlreadyExists(CourseError):
         self.resource_name = name
 
 
-class RouteNotFound(CourseError):
-    """There is nothing at this HTTP path."""
+class CourseIdHeldByDeletedCourse(CourseError):
+    """The name belongs to a deleted course until that is purged."""
 
-    reason = "ROUTE_NOT_FOUND"
+    reason = "COURSE_ID_HELD_BY_DELETED_COURSE"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"{name} is deleted and not yet purged; undelete it, or choose another course_id.", name=name)
+        self.resource_name = name
 
 
-class MethodNotAllowed(CourseError):
-    """The HTTP path is there, but not for this method."""
+class ExternalIdInUse(CourseError):
+    """Another course, perhaps a deleted one, has this external id."""
 
-    reason = "METHOD_NOT_ALLOWED"
+    reason = "EXTERNAL_ID_IN_USE"
+
+    def __init__(self, key: str, value: str) -> None:
+        super().__init__(f"Another course has the external id {key} = {value}.", key=key, value=value)
+
+
+class CourseNotDeleted(CourseError):
+    """Only a deleted course can be undeleted."""
+
+    reason = "COURSE_NOT_DELETED"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"{name} is not deleted.", name=name)
+        self.resource_name = name
+
+
+class EtagMismatch(CourseError):
+    """The course has changed since the caller read it."""
+
+    reason = "ETAG_MISMATCH"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"{name} is another version by now; read it again, then decide.", name=name)
+        self.resource_name = name
+
+
+class InvalidStateTransition(CourseError):
+    """The course's state does not allow this step."""
+
+    reason = "INVALID_STATE_TRANSITION"
+
+    def __init__(self, name: str, origin: str, target: str) -> None:
+        super().__init__(f"{name} is {origin} and cannot become {target}.", name=name, **{"from": origin, "to": target})
+        self.resource_name = name
+
+
+class CourseArchived(CourseError):
+    """An archived course is read-only."""
+
+    reason = "COURSE_ARCHIVED"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"{name} is archived; publish it to change it.", name=name)
+        self.resource_name = name
+
+
+class CourseDeleted(CourseError):
+    """A deleted course is read-only."""
+
+    reason = "COURSE_DELETED"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"{name} is deleted; undelete it to change it.", name=name)
+        self.resource_name = name
+
+
+class ResponseTooLarge(CourseError):
+    """The courses asked for are more than one answer may hold."""
+
+    reason = "RESPONSE_TOO_LARGE"
+
+    def __init__(self) -> None:
+        super().__init__("The courses are too large for one answer; ask for fewer, or for view BASIC.")
+
+
+# What is wrong with the service.
 
 
 class DatabaseUnavailable(CourseError):
-    """The database does not answer, or cannot take the work now; nothing was stored as far as the service knows."""
+    """The database does not answer, or cannot take the work now. A write that was cut off may have been stored."""
 
     reason = "DATABASE_UNAVAILABLE"
     retry_after_seconds = 1

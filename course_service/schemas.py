@@ -5,20 +5,24 @@ A model that exists is valid: services take these models and check no field agai
 
 FIELD_REQUIRED, FIELD_TOO_LONG, FIELD_TOO_MANY_ITEMS, FIELD_BLANK (nothing visible in it), FIELD_NOT_TRIMMED (white
 space at an end), FIELD_BAD_CHARACTER (a control character or half a surrogate pair), FIELD_BAD_FORMAT, FIELD_DUPLICATE,
-FIELD_UNKNOWN and FIELD_WRONG_TYPE (the last two by HTTP only; a gRPC client cannot send such a message).
+FIELD_NOT_ALLOWED (in an item of a batch), FIELD_UNKNOWN and FIELD_WRONG_TYPE (these two mostly by HTTP: gRPC clients
+hardly can send such a message).
 """
 
+import enum
+import hashlib
 import json
 import re
 import unicodedata
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
 import langcodes
 from pydantic import (
     AfterValidator,
+    AliasPath,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -38,11 +42,15 @@ _CONTROL_OR_SURROGATE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _CONTROL_OR_SURROGATE_BUT_LINES = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
 _INVISIBLE = {"Cc", "Cf", "Zs", "Zl", "Zp"}
 
+MAX_BATCH = 100
+"""How many courses one call can get or create."""
+
 COURSE_ID_PATTERN = "^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$"
 UUID_PATTERN = "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"
 _EXISTING_ID_PATTERN = f"{COURSE_ID_PATTERN}|{UUID_PATTERN}"
 OWNER_PATTERN = r"^(users/[A-Za-z0-9._~!$&'()*+,;=:@-]+)?$"
 LABEL_KEY_PATTERN = "^[a-z][a-z0-9_-]{0,62}$"
+EXTERNAL_ID_KEY_PATTERN = "^[a-z][a-z0-9_]{0,31}$"
 
 _ModelT = TypeVar("_ModelT", bound=BaseModel)
 
@@ -87,6 +95,24 @@ def _course_id(text: str) -> str:
     except ValueError:
         return text
     raise PydanticCustomError("FIELD_BAD_FORMAT", "Must not read as a UUID; leave it empty to be given one.")
+
+
+def _request_id(text: str) -> str:
+    if not text:
+        return text
+    try:
+        number = uuid.UUID(text)
+    except ValueError:
+        number = uuid.UUID(int=0)
+    if number.int == 0 or len(text) != 36:
+        raise PydanticCustomError("FIELD_BAD_FORMAT", "Must be a UUID such as {uuid}.", {"uuid": uuid.uuid4()})
+    return str(number)  # capitals or not, it is the same id
+
+
+def _unset(value: object) -> object:
+    if value:
+        raise PydanticCustomError("FIELD_NOT_ALLOWED", "Must not be set here; set it for the whole batch.")
+    return value
 
 
 def _language_code(text: str) -> str:
@@ -167,6 +193,15 @@ Labels = Annotated[
     Field(json_schema_extra={"maxProperties": limits.LABELS_MAX_ITEMS}),
     _at_most(limits.LABELS_MAX_ITEMS),
 ]
+ExternalIdKey = Annotated[str, Field(pattern=EXTERNAL_ID_KEY_PATTERN)]
+ExternalIdValue = Annotated[
+    str, Field(min_length=1, max_length=limits.EXTERNAL_ID_VALUE_MAX_LENGTH), AfterValidator(_line)
+]
+ExternalIds = Annotated[
+    dict[ExternalIdKey, ExternalIdValue],
+    Field(json_schema_extra={"maxProperties": limits.EXTERNAL_IDS_MAX_ITEMS}),
+    _at_most(limits.EXTERNAL_IDS_MAX_ITEMS),
+]
 CourseId = Annotated[
     str,
     Field(max_length=limits.COURSE_ID_MAX_LENGTH, json_schema_extra={"pattern": COURSE_ID_PATTERN}),
@@ -176,46 +211,80 @@ CourseId = Annotated[
 ExistingCourseId = Annotated[str, Field(pattern=_EXISTING_ID_PATTERN)]
 """An id that a course may have: chosen by a caller or made by the service."""
 CourseName = Annotated[str, Field(pattern="|".join(f"^{COLLECTION}{p[1:]}" for p in _EXISTING_ID_PATTERN.split("|")))]
+RequestId = Annotated[str, Field(json_schema_extra={"format": "uuid"}), AfterValidator(_request_id)]
+"""A UUID of the caller's making, or nothing."""
 
 
-class CourseCreate(BaseModel):
-    """A course to create. Output-only fields, the name and the etag may be sent along and are ignored."""
+class View(enum.StrEnum):
+    """How much of a course is returned: everything but the description, or everything."""
 
+    BASIC = "BASIC"
+    FULL = "FULL"
+
+
+class _Input(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    title: Title
+
+class _CourseInput(_Input):
+    """The fields that callers may set. Others of a course may be sent along and are ignored."""
+
     code: Code = ""
     description: Description = ""
     owner: Owner = ""
     language_code: LanguageCode = ""
     subjects: Subjects = []
     labels: Labels = {}
+    external_ids: ExternalIds = {}
 
     @model_validator(mode="before")
     @classmethod
     def _without_ignored_fields(cls, data: object) -> object:
-        # null stands for a field that is not set, as in protobuf's JSON.
         if isinstance(data, dict):
-            return {field: value for field, value in data.items() if value is not None and field not in _IGNORED_FIELDS}
+            return {
+                field: cls._EMPTY.get(field) if value is None else value  # null stands for empty, as in protobuf's JSON
+                for field, value in data.items()
+                if field not in IGNORED_FIELDS
+            }
         return data
 
-
-_IGNORED_FIELDS = {"name", "uid", "state", "create_time", "update_time", "etag"}
-
-
-class CreateCourseRequest(BaseModel):
-    """What CreateCourse takes."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    course: CourseCreate
-    course_id: CourseId = ""
+    _EMPTY: ClassVar[Mapping[str, object]] = {
+        "title": "", "code": "", "description": "", "owner": "", "language_code": "", "subjects": [], "labels": {},
+        "external_ids": {},
+    }  # fmt: skip
 
 
-class GetCourseRequest(BaseModel):
-    """What GetCourse takes."""
+IGNORED_FIELDS = {"name", "uid", "state", "create_time", "update_time", "delete_time", "purge_time", "etag"}
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+
+class CourseCreate(_CourseInput):
+    """A course to create. Output-only fields, the name and the etag may be sent along and are ignored."""
+
+    title: Title
+
+
+class CourseUpdate(_CourseInput):
+    """Fields of a course to change: those that are sent; null clears. Output-only fields and the name are ignored."""
+
+    title: Title = ""
+
+
+class _Write(_Input):
+    """What every write takes."""
+
+    request_id: RequestId = ""
+    validate_only: bool = False
+
+    @property
+    def fingerprint(self) -> str:
+        """The same for requests that ask for the same."""
+        # Fields are told from empty ones only where that matters, in an update.
+        asked = self.model_dump(exclude={"request_id"}, exclude_unset=isinstance(self, UpdateCourseRequest))
+        return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
+
+
+class _Named(_Input):
+    """What everything about one course takes."""
 
     name: CourseName
 
@@ -223,6 +292,85 @@ class GetCourseRequest(BaseModel):
     def course_id(self) -> str:
         """The last part of the name."""
         return self.name.removeprefix(COLLECTION)
+
+
+class CreateCourseRequest(_Write):
+    """What CreateCourse takes."""
+
+    course: CourseCreate
+    course_id: CourseId = ""
+
+
+class GetCourseRequest(_Named):
+    """What GetCourse takes."""
+
+
+class ListCoursesRequest(_Input):
+    """What ListCourses takes. Page, filter and order are checked there: their faults have reasons of their own."""
+
+    page_size: int = 0
+    page_token: str = ""
+    filter: str = ""
+    order_by: str = ""
+    show_deleted: bool = False
+    view: View = View.BASIC
+
+
+class UpdateCourseRequest(_Write):
+    """What UpdateCourse takes."""
+
+    # By gRPC the name is a field of the course, and that is where its violations point.
+    model_config = ConfigDict(validate_by_alias=True, validate_by_name=True)
+
+    name: CourseName = Field(validation_alias=AliasPath("course", "name"))
+    course: CourseUpdate
+    update_mask: Sequence[str] | None = None
+    """The fields to change; None: those that were sent."""
+    etag: str = ""
+    allow_missing: bool = False
+
+    @property
+    def changes(self) -> dict[str, object]:
+        """The new values of the fields to change."""
+        fields = self.course.model_fields_set if self.update_mask is None else self.update_mask
+        return {field: getattr(self.course, field) for field in fields}
+
+    @property
+    def course_id(self) -> str:
+        """The last part of the name."""
+        return self.name.removeprefix(COLLECTION)
+
+
+class ChangeCourseRequest(_Named, _Write):
+    """What UndeleteCourse, PublishCourse and ArchiveCourse take."""
+
+    etag: str = ""
+
+
+class DeleteCourseRequest(ChangeCourseRequest):
+    """What DeleteCourse takes."""
+
+    allow_missing: bool = False
+
+
+class BatchGetCoursesRequest(_Input):
+    """What BatchGetCourses takes."""
+
+    names: Annotated[list[CourseName], Field(min_length=1), _at_most(MAX_BATCH)]
+    view: View = View.FULL
+
+
+class BatchItem(CreateCourseRequest):
+    """One course of BatchCreateCourses; what goes for the whole batch is not for its items."""
+
+    request_id: Annotated[RequestId, BeforeValidator(_unset)] = ""
+    validate_only: Annotated[bool, BeforeValidator(_unset)] = False
+
+
+class BatchCreateCoursesRequest(_Write):
+    """What BatchCreateCourses takes."""
+
+    requests: Annotated[list[BatchItem], Field(min_length=1), _at_most(MAX_BATCH)]
 
 
 class CourseResponse(BaseModel):
@@ -239,10 +387,28 @@ class CourseResponse(BaseModel):
     language_code: str
     subjects: Sequence[str]
     labels: Mapping[str, str]
+    external_ids: Mapping[str, str]
     state: State
     create_time: datetime
     update_time: datetime
+    delete_time: datetime | None
+    purge_time: datetime | None
     etag: str
+
+
+class ListCoursesResponse(BaseModel):
+    """A page of courses; `next_page_token` is empty on the last."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    courses: Sequence[CourseResponse]
+    next_page_token: str
+
+
+class CoursesResponse(BaseModel):
+    """Courses in the order asked."""
+
+    courses: Sequence[CourseResponse]
 
 
 def validated(model: type[_ModelT], data: Mapping[str, object]) -> _ModelT:
@@ -262,6 +428,7 @@ def violations(errors: Iterable[Mapping[str, Any]]) -> list[Violation]:
 _BUILT_IN_RULES = {
     "missing": ("FIELD_REQUIRED", "Must be given."),
     "string_too_short": ("FIELD_REQUIRED", "Must not be empty."),
+    "too_short": ("FIELD_REQUIRED", "Must have at least {min_length} item(s)."),
     "string_too_long": ("FIELD_TOO_LONG", "Must have at most {max_length} code points."),
     "string_pattern_mismatch": ("FIELD_BAD_FORMAT", "Must match {pattern}."),
     "string_unicode": ("FIELD_BAD_CHARACTER", "Must have no lone surrogates."),
@@ -271,6 +438,9 @@ _BUILT_IN_RULES = {
 
 def _violation(details: Mapping[str, Any]) -> Violation:
     kind: str = details["type"]
+    location = details["loc"]
+    if kind == "string_pattern_mismatch" and details["input"] == "" and location[-1] != "[key]":
+        kind = "missing"  # protobuf cannot tell one from the other
     if kind.startswith("FIELD_"):  # one of the rules above
         reason, sentence = kind, details["msg"]
     elif kind in _BUILT_IN_RULES:
@@ -278,21 +448,25 @@ def _violation(details: Mapping[str, Any]) -> Violation:
         sentence = template.format(**details.get("ctx", {}))
     else:
         reason, sentence = "FIELD_WRONG_TYPE", f"{details['msg']}."
-    return Violation(field=_path(details["loc"]), reason=reason, description=sentence)
+    return Violation(field=_path(location), reason=reason, description=sentence)
+
+
+_MAPS = {"labels", "external_ids"}
 
 
 def _path(location: Sequence[str | int]) -> str:
     """Write a location as the contract does: `course.labels["x"]`, `course.subjects[1]`."""
     path = ""
-    inside_map = False
+    above: str | int = ""
     for step in location:
-        if step == "[key]":  # Pydantic's mark of a fault in the key before it
-            continue
         if isinstance(step, int):
             path += f"[{step}]"
-        elif inside_map:
+        elif above in _MAPS:
             path += f"[{json.dumps(step[:80])}]"
+        elif path.endswith("]") and step == "[key]":
+            pass  # Pydantic's mark of a fault in the key before it
         else:
-            path += f".{step}" if path else step
-        inside_map = step == "labels"
+            name = step if step.isidentifier() and len(step) <= 80 else json.dumps(step[:80])
+            path += f".{name}" if path else name
+        above = step if above not in _MAPS else ""
     return path

@@ -12,6 +12,10 @@ from course_service.errors import StartupError
 PREFIX = "COURSE_"
 
 
+DEVELOPMENT_SECRET = "for-development-only"  # noqa: S105  # it is no secret
+"""Everybody knows it, so everybody can make page tokens; the service says so in the log."""
+
+
 class SettingsError(StartupError):
     """A `COURSE_*` variable is unknown or has an unusable value; the message names it, never its value."""
 
@@ -58,6 +62,10 @@ class Settings(BaseModel):
     """Where gRPC listens, `HOST:PORT`; port 0 takes a free one."""
     http_address: OptionalAddress = "127.0.0.1:8080"
     """Where HTTP listens, `HOST:PORT`; empty turns HTTP off."""
+    database_session_settings: bool = True
+    """Ask PostgreSQL for time limits and UTC when connecting; PgBouncer refuses that, so there they go on the role."""
+    page_token_secret: Annotated[str, Field(min_length=16)] = Field(DEVELOPMENT_SECRET, repr=False)
+    """Signs the page tokens of lists; all replicas must have the same, and nobody else."""
     threads: Annotated[int, Field(ge=1, le=64)] = 8
     """Calls worked on at once by gRPC, and as many by HTTP; each has a database connection."""
     drain_seconds: Annotated[float, Field(ge=0, le=300)] = 5.0

@@ -22,10 +22,26 @@ CODES: dict[type[errors.CourseError], int] = {
     errors.RequestMalformed: code_pb2.INVALID_ARGUMENT,
     errors.RequestInvalid: code_pb2.INVALID_ARGUMENT,
     errors.RequestTooLarge: code_pb2.RESOURCE_EXHAUSTED,
-    errors.CourseNotFound: code_pb2.NOT_FOUND,
-    errors.CourseAlreadyExists: code_pb2.ALREADY_EXISTS,
     errors.RouteNotFound: code_pb2.NOT_FOUND,
     errors.MethodNotAllowed: code_pb2.UNIMPLEMENTED,
+    errors.FieldMaskInvalid: code_pb2.INVALID_ARGUMENT,
+    errors.PageSizeNegative: code_pb2.INVALID_ARGUMENT,
+    errors.PageTokenInvalid: code_pb2.INVALID_ARGUMENT,
+    errors.PageTokenMismatch: code_pb2.INVALID_ARGUMENT,
+    errors.FilterInvalid: code_pb2.INVALID_ARGUMENT,
+    errors.OrderByInvalid: code_pb2.INVALID_ARGUMENT,
+    errors.RequestIdReused: code_pb2.INVALID_ARGUMENT,
+    errors.CourseNotFound: code_pb2.NOT_FOUND,
+    errors.CoursesNotFound: code_pb2.NOT_FOUND,
+    errors.CourseAlreadyExists: code_pb2.ALREADY_EXISTS,
+    errors.CourseIdHeldByDeletedCourse: code_pb2.ALREADY_EXISTS,
+    errors.ExternalIdInUse: code_pb2.ALREADY_EXISTS,
+    errors.CourseNotDeleted: code_pb2.ALREADY_EXISTS,
+    errors.EtagMismatch: code_pb2.ABORTED,
+    errors.InvalidStateTransition: code_pb2.FAILED_PRECONDITION,
+    errors.CourseArchived: code_pb2.FAILED_PRECONDITION,
+    errors.CourseDeleted: code_pb2.FAILED_PRECONDITION,
+    errors.ResponseTooLarge: code_pb2.RESOURCE_EXHAUSTED,
     errors.DatabaseUnavailable: code_pb2.UNAVAILABLE,
     errors.InternalError: code_pb2.INTERNAL,
 }
@@ -37,23 +53,28 @@ def to_status(error: errors.CourseError) -> status_pb2.Status:
         error_details_pb2.ErrorInfo(
             reason=error.reason,
             domain=DOMAIN,
-            metadata={key: _short(value) for key, value in error.metadata.items()},
+            metadata=error.metadata,
         )
     ]
-    match error:
-        case errors.RequestInvalid():
-            details.append(_bad_request(error))
-        case errors.CourseNotFound() | errors.CourseAlreadyExists():
-            details.append(
-                error_details_pb2.ResourceInfo(
-                    resource_type=RESOURCE_TYPE,
-                    resource_name=error.resource_name,
-                    description=error.message,
-                )
+    code = CODES[type(error)]
+    if error.violations:
+        details.append(_bad_request(error))
+    if code == code_pb2.FAILED_PRECONDITION:
+        failure = error_details_pb2.PreconditionFailure.Violation(
+            type=error.reason, subject=error.resource_name, description=error.message
+        )
+        details.append(error_details_pb2.PreconditionFailure(violations=[failure]))
+    elif error.resource_name:
+        details.append(
+            error_details_pb2.ResourceInfo(
+                resource_type=RESOURCE_TYPE,
+                resource_name=error.resource_name,
+                description=error.message,
             )
-        case errors.DatabaseUnavailable():
-            details.append(error_details_pb2.RetryInfo(retry_delay=Duration(seconds=error.retry_after_seconds)))
-    status = status_pb2.Status(code=CODES[type(error)], message=_short(error.message))
+        )
+    if isinstance(error, errors.DatabaseUnavailable):
+        details.append(error_details_pb2.RetryInfo(retry_delay=Duration(seconds=error.retry_after_seconds)))
+    status = status_pb2.Status(code=code, message=_short(error.message))
     for detail in details:
         packed = any_pb2.Any()
         packed.Pack(detail)
@@ -61,7 +82,7 @@ def to_status(error: errors.CourseError) -> status_pb2.Status:
     return status
 
 
-def _bad_request(error: errors.RequestInvalid) -> error_details_pb2.BadRequest:
+def _bad_request(error: errors.CourseError) -> error_details_pb2.BadRequest:
     """Tell as many violations as fit; the ErrorInfo's metadata tells how many there are."""
     bad_request = error_details_pb2.BadRequest()
     room = MAX_DETAILS_BYTES - 512  # the rest is for the ErrorInfo and the names of the types

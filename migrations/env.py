@@ -11,12 +11,12 @@ from pathlib import Path
 
 from alembic import context
 from alembic.util import CommandError
-from sqlalchemy import Connection, Engine, NullPool, func, select, text
+from sqlalchemy import Connection, Engine, NullPool, event, func, select, text
 from sqlalchemy.exc import OperationalError
 
 from course_service.settings import SettingsError, load_settings
 from course_service.store.database import describe, postgresql_engine, sqlite_engine
-from course_service.store.models import Base
+from course_service.store.models import Base, is_there
 
 _LOCK_KEY = 4_019_672_561  # any number that nothing else on this database locks
 _PATIENCE_SECONDS = 60.0
@@ -31,8 +31,17 @@ def make_engine() -> Engine:
     url = load_settings().database
     if url.drivername == "sqlite":
         Path(url.database or "").parent.mkdir(parents=True, exist_ok=True)
-        return sqlite_engine(url, create=True, write=True, poolclass=NullPool)
+        return _exclusive(sqlite_engine(url, create=True, poolclass=NullPool))
     return postgresql_engine(url, poolclass=NullPool)
+
+
+def _exclusive(engine: Engine) -> Engine:
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        if connection.get_execution_options().get("isolation_level") != "AUTOCOMMIT":
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    return engine
 
 
 def wait_for_turn(connection: Connection, deadline: float) -> None:
@@ -55,7 +64,9 @@ def migrate(connection: Connection) -> None:
     context.configure(
         connection=connection,
         target_metadata=Base.metadata,
+        transaction_per_migration=True,  # a migration that needs to can then do without
         transactional_ddl=True,  # also on SQLite, where each transaction here begins with BEGIN IMMEDIATE
+        include_object=lambda _, name, *__: is_there(name, connection.dialect.name),
         autogenerate_plugins=["alembic.autogenerate.*", "alembic.ext.checkconstraint_byname"],
     )
     with context.begin_transaction():

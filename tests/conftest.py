@@ -19,6 +19,7 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.pool import NullPool
 
+from course_service.paging import PageTokens
 from course_service.rest.app import make_app
 from course_service.rest.server import HttpServer
 from course_service.rpc.health import Health
@@ -30,6 +31,7 @@ os.environ["TZ"] = "Asia/Tokyo"
 time.tzset()
 
 ROOT = Path(__file__).parent.parent
+TOKENS = PageTokens("a secret of the tests")
 
 
 class PostgresServer:
@@ -98,15 +100,12 @@ def database_url(
         yield url
 
 
-def migrate(url: URL, revision: str = "head") -> None:
-    """Bring a database to a revision, as `make migrate` does."""
+def migrate(url: URL, revision: str = "head", *, down: bool = False) -> None:
+    """Bring a database up or down to a revision, as `make migrate` does."""
     configuration = Config(toml_file=ROOT / "pyproject.toml")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("COURSE_DATABASE_URL", url.render_as_string(hide_password=False))
-        if revision == "head":
-            command.upgrade(configuration, revision)
-        else:
-            command.downgrade(configuration, revision)
+        (command.downgrade if down else command.upgrade)(configuration, revision)
 
 
 @pytest.fixture(scope="session")
@@ -121,7 +120,8 @@ def database(_database: Database, database_url: URL) -> Database:
     """The migrated database, empty at the start of each test."""
     engine = create_engine(database_url, poolclass=NullPool)
     with engine.begin() as connection:
-        connection.execute(text("DELETE FROM courses"))
+        for table in ("course_external_ids", "courses", "answers"):
+            connection.execute(text(f"DELETE FROM {table}"))
     return _database
 
 
@@ -137,10 +137,10 @@ class Service:
 @pytest.fixture(scope="session")
 def _service(_database: Database) -> Iterator[Service]:
     health = Health(_database)
-    server, port = make_server("127.0.0.1:0", _database, health, threads=8)
+    server, port = make_server("127.0.0.1:0", _database, TOKENS, health, threads=8)
     server.start()
     health.start()
-    http_server = HttpServer("127.0.0.1:0", make_app(_database, threads=8))
+    http_server = HttpServer("127.0.0.1:0", make_app(_database, TOKENS, threads=8))
     http_server.start()
     with (
         grpc.insecure_channel(f"127.0.0.1:{port}") as channel,

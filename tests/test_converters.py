@@ -13,7 +13,15 @@ from tests.test_repository import COURSE
 
 
 def test_every_field_of_a_course_is_written() -> None:
-    course = dataclasses.replace(COURSE, description="d", owner="users/a", language_code="en")
+    course = dataclasses.replace(
+        COURSE,
+        description="d",
+        owner="users/a",
+        language_code="en",
+        external_ids={"sis": "A1"},
+        delete_time=COURSE.create_time,
+        purge_time=COURSE.create_time,
+    )
     message = converters.course_message(course)
     assert {field.name for field, _ in message.ListFields()} == {
         field.name for field in course_pb2.Course.DESCRIPTOR.fields
@@ -54,7 +62,7 @@ def test_a_create_request_is_read_whole() -> None:
     assert request.course_id == "bio-101"
     assert request.course.model_dump() == {
         "title": "t", "code": "c", "description": "d", "owner": "users/o", "language_code": "en", "subjects": ["s"],
-        "labels": {"l": "v"},
+        "labels": {"l": "v"}, "external_ids": {},
     }  # fmt: skip
 
 

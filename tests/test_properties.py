@@ -23,13 +23,21 @@ texts = st.text(st.characters(exclude_categories=["Cs"]) | st.sampled_from("\n\r
     lambda text: not set(text) - {"\n", "\r", "\t"} & set(map(chr, [*range(32), *range(127, 160)]))
 )
 valid_courses = st.fixed_dictionaries(
-    {"title": lines.map(str.strip).filter(lambda text: any(character.isalnum() for character in text))},
+    {
+        "title": lines.map(lambda text: text[: limits.TITLE_MAX_LENGTH].strip()).filter(
+            lambda text: any(character.isalnum() for character in text)
+        )
+    },
     optional={
         "code": lines.map(lambda text: text[: limits.CODE_MAX_LENGTH]),
         "description": texts,
         "owner": st.from_regex(r"users/[a-z0-9@.]{1,200}", fullmatch=True),
         "language_code": st.sampled_from(["en", "pt-BR", "zh-Hant-TW", "es-419"]),
-        "subjects": st.lists(lines.filter(bool), max_size=limits.SUBJECTS_MAX_ITEMS, unique=True),
+        "subjects": st.lists(
+            lines.map(lambda text: text[: limits.SUBJECT_MAX_LENGTH]).filter(bool),
+            max_size=limits.SUBJECTS_MAX_ITEMS,
+            unique=True,
+        ),
         "labels": st.dictionaries(
             st.from_regex(r"[a-z][a-z0-9_-]{0,62}", fullmatch=True),
             lines.map(lambda text: text[: limits.LABEL_VALUE_MAX_LENGTH]),

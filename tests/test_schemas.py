@@ -161,7 +161,7 @@ def test_a_name_that_a_course_can_have_is_taken(name: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["", "courses/", "a", "courses/a/b", "courses/../a", "courses/%2e%2e", "/courses/a", "xcourses/a", "courses/a\n",
+    ["courses/", "a", "courses/a/b", "courses/../a", "courses/%2e%2e", "/courses/a", "xcourses/a", "courses/a\n",
      f"courses/{UUID.upper()}", f"courses/{{{UUID}}}", f"courses/urn:uuid:{UUID}", "courses/-", "courses/" + "a" * 64],
 )  # fmt: skip
 def test_a_name_that_no_course_can_have_is_refused(name: str) -> None:
@@ -169,6 +169,14 @@ def test_a_name_that_no_course_can_have_is_refused(name: str) -> None:
         validated(GetCourseRequest, {"name": name})
     assert [(violation.field, violation.reason) for violation in caught.value.violations] == [
         ("name", "FIELD_BAD_FORMAT")
+    ]
+
+
+def test_no_name_is_told_from_a_bad_one() -> None:
+    with pytest.raises(RequestInvalid) as caught:
+        validated(GetCourseRequest, {"name": ""})
+    assert [(violation.field, violation.reason) for violation in caught.value.violations] == [
+        ("name", "FIELD_REQUIRED")
     ]
 
 

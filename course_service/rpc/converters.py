@@ -1,28 +1,114 @@
 """Between protobuf messages and the service's own types; the only place that knows both."""
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
+from typing import TypeAlias, TypeVar
 
 from course.v1 import course_pb2
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from course_service import schemas
 from course_service.course import Course, State
-from course_service.schemas import CreateCourseRequest, GetCourseRequest, validated
+from course_service.errors import FieldMaskInvalid
+from course_service.schemas import View, validated
+from course_service.services import Page
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_STATES = {State.DRAFT: course_pb2.Course.DRAFT}
+_STATES = {state: course_pb2.Course.State.Value(state.name) for state in State}
+_VIEWS: dict[int, View] = {course_pb2.COURSE_VIEW_BASIC: View.BASIC, course_pb2.COURSE_VIEW_FULL: View.FULL}
+_MUTABLE = tuple(schemas.CourseUpdate.model_fields)
+_LISTS = {"subjects"}
+_MAPS = {"labels", "external_ids"}
+_OTHER_FIELDS = set(course_pb2.Course.DESCRIPTOR.fields_by_name) - set(_MUTABLE)
+
+_Change: TypeAlias = (
+    course_pb2.DeleteCourseRequest
+    | course_pb2.UndeleteCourseRequest
+    | course_pb2.PublishCourseRequest
+    | course_pb2.ArchiveCourseRequest
+)
+_ChangeT = TypeVar("_ChangeT", bound=schemas.ChangeCourseRequest)
 
 
-def create_course_request(message: course_pb2.CreateCourseRequest) -> CreateCourseRequest:
-    """Read a CreateCourseRequest; raises `RequestInvalid`."""
-    request: dict[str, object] = {"course_id": message.course_id}
-    if message.HasField("course"):
-        request["course"] = _mutable_fields(message.course)
-    return validated(CreateCourseRequest, request)
+# From messages. Each raises `RequestInvalid` with everything that is wrong.
 
 
-def get_course_request(message: course_pb2.GetCourseRequest) -> GetCourseRequest:
-    """Read a GetCourseRequest; raises `RequestInvalid`."""
-    return validated(GetCourseRequest, {"name": message.name})
+def create_course_request(message: course_pb2.CreateCourseRequest) -> schemas.CreateCourseRequest:
+    """Read a CreateCourseRequest."""
+    return validated(schemas.CreateCourseRequest, _create_fields(message))
+
+
+def get_course_request(message: course_pb2.GetCourseRequest) -> schemas.GetCourseRequest:
+    """Read a GetCourseRequest."""
+    return validated(schemas.GetCourseRequest, {"name": message.name})
+
+
+def list_courses_request(message: course_pb2.ListCoursesRequest) -> schemas.ListCoursesRequest:
+    """Read a ListCoursesRequest."""
+    return validated(
+        schemas.ListCoursesRequest,
+        {
+            "page_size": message.page_size,
+            "page_token": message.page_token,
+            "filter": message.filter,
+            "order_by": message.order_by,
+            "show_deleted": message.show_deleted,
+            **_view(message.view),
+        },
+    )
+
+
+def update_course_request(message: course_pb2.UpdateCourseRequest) -> schemas.UpdateCourseRequest:
+    """Read an UpdateCourseRequest; raises `FieldMaskInvalid` too."""
+    mask = _mask(message.update_mask.paths)
+    populated = {descriptor.name for descriptor, _ in message.course.ListFields()} & set(_MUTABLE)
+    # What is not to be changed need not be right, unless the course may have to be created of it.
+    fields = populated if mask is None else {*mask, *(populated if message.allow_missing else ())}
+    return validated(
+        schemas.UpdateCourseRequest,
+        {
+            "course": {"name": message.course.name, **_course_fields(message.course, fields)},
+            "update_mask": mask,
+            "etag": message.course.etag,
+            "allow_missing": message.allow_missing,
+            "request_id": message.request_id,
+            "validate_only": message.validate_only,
+        },
+    )
+
+
+def delete_course_request(message: course_pb2.DeleteCourseRequest) -> schemas.DeleteCourseRequest:
+    """Read a DeleteCourseRequest."""
+    return _change_request(schemas.DeleteCourseRequest, message, allow_missing=message.allow_missing)
+
+
+def change_course_request(
+    message: course_pb2.UndeleteCourseRequest | course_pb2.PublishCourseRequest | course_pb2.ArchiveCourseRequest,
+) -> schemas.ChangeCourseRequest:
+    """Read an UndeleteCourseRequest, PublishCourseRequest or ArchiveCourseRequest."""
+    return _change_request(schemas.ChangeCourseRequest, message)
+
+
+def batch_get_courses_request(message: course_pb2.BatchGetCoursesRequest) -> schemas.BatchGetCoursesRequest:
+    """Read a BatchGetCoursesRequest."""
+    return validated(schemas.BatchGetCoursesRequest, {"names": list(message.names), **_view(message.view)})
+
+
+def batch_create_courses_request(message: course_pb2.BatchCreateCoursesRequest) -> schemas.BatchCreateCoursesRequest:
+    """Read a BatchCreateCoursesRequest."""
+    # Of too many it is enough to know that they are.
+    items = message.requests[: schemas.MAX_BATCH + 1]
+    return validated(
+        schemas.BatchCreateCoursesRequest,
+        {
+            "requests": [_create_fields(item) for item in items],
+            "request_id": message.request_id,
+            "validate_only": message.validate_only,
+        },
+    )
+
+
+# To messages.
 
 
 def course_message(course: Course) -> course_pb2.Course:
@@ -37,10 +123,20 @@ def course_message(course: Course) -> course_pb2.Course:
         language_code=course.language_code,
         subjects=course.subjects,
         labels=course.labels,
+        external_ids=course.external_ids,
         state=_STATES[course.state],
         create_time=_timestamp(course.create_time),
         update_time=_timestamp(course.update_time),
+        delete_time=_timestamp(course.delete_time) if course.delete_time else None,
+        purge_time=_timestamp(course.purge_time) if course.purge_time else None,
         etag=course.etag,
+    )
+
+
+def page_message(page: Page) -> course_pb2.ListCoursesResponse:
+    """Write a page."""
+    return course_pb2.ListCoursesResponse(
+        courses=map(course_message, page.courses), next_page_token=page.next_page_token
     )
 
 
@@ -49,14 +145,50 @@ def _timestamp(time: datetime) -> Timestamp:
     return Timestamp(seconds=since.days * 86_400 + since.seconds, nanos=since.microseconds * 1_000)
 
 
-def _mutable_fields(message: course_pb2.Course) -> dict[str, object]:
-    """Read the fields that callers may set; what they must not set is not looked at."""
+def _create_fields(message: course_pb2.CreateCourseRequest) -> dict[str, object]:
+    course = {"course": _course_fields(message.course, _MUTABLE)} if message.HasField("course") else {}
     return {
-        "title": message.title,
-        "code": message.code,
-        "description": message.description,
-        "owner": message.owner,
-        "language_code": message.language_code,
-        "subjects": list(message.subjects),
-        "labels": dict(message.labels),
+        **course,
+        "course_id": message.course_id,
+        "request_id": message.request_id,
+        "validate_only": message.validate_only,
     }
+
+
+def _change_request(model: type[_ChangeT], message: _Change, **others: object) -> _ChangeT:
+    return validated(
+        model,
+        {
+            "name": message.name,
+            "etag": message.etag,
+            "request_id": message.request_id,
+            "validate_only": message.validate_only,
+            **others,
+        },
+    )
+
+
+def _course_fields(message: course_pb2.Course, fields: Iterable[str]) -> dict[str, object]:
+    """Read some of the fields that callers may set, in Python's types."""
+    return {
+        field: (list if field in _LISTS else dict if field in _MAPS else str)(getattr(message, field))
+        for field in fields
+    }
+
+
+def _mask(paths: Iterable[str]) -> list[str] | None:
+    """Read an update mask: None for none, and otherwise the fields to change."""
+    paths = list(dict.fromkeys(paths))
+    if not paths:
+        return None
+    if paths == ["*"]:
+        return list(_MUTABLE)
+    for path in paths:
+        if path not in _MUTABLE and path not in _OTHER_FIELDS:
+            raise FieldMaskInvalid(path)
+    return [path for path in paths if path in _MUTABLE]
+
+
+def _view(view: int) -> dict[str, object]:
+    """Read a view: nothing if it is not set; an unknown one is left for the schema to refuse."""
+    return {} if view == course_pb2.COURSE_VIEW_UNSPECIFIED else {"view": _VIEWS.get(view, view)}

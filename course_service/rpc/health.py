@@ -7,8 +7,9 @@ import grpc
 from course.v1 import course_pb2
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
-from course_service.errors import DatabaseUnavailable
-from course_service.store.database import Database, SchemaMissing
+from course_service.errors import DatabaseUnavailable, StartupError
+from course_service.internal import report
+from course_service.store.database import Database
 
 SERVICES = ("", course_pb2.DESCRIPTOR.services_by_name["CourseService"].full_name)
 _SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -50,9 +51,12 @@ class Health:
     def _look(self) -> None:
         try:
             self._database.check()
-        except (DatabaseUnavailable, SchemaMissing) as error:
+        except (DatabaseUnavailable, StartupError) as error:
             if self._serving:
                 _log.warning("not serving: %s", error)
+            self._tell(serving=False)
+        except Exception as exception:  # or the thread would end, and what it said last would stay
+            report(exception)
             self._tell(serving=False)
         else:
             if not self._serving:
@@ -67,7 +71,7 @@ class Health:
 
 def is_serving(address: str, timeout_seconds: float = 3.0) -> bool:
     """Ask the service at an address for its health, as a container's health check does."""
-    with grpc.insecure_channel(address) as channel:
+    with grpc.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)]) as channel:
         check = channel.unary_unary(
             f"/{health.SERVICE_NAME}/Check",
             request_serializer=health_pb2.HealthCheckRequest.SerializeToString,

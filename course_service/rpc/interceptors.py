@@ -9,6 +9,7 @@ import grpc
 from google.protobuf.message import DecodeError
 from grpc_status import rpc_status
 
+from course_service.deadline import within
 from course_service.errors import CourseError, RequestMalformed
 from course_service.internal import report
 from course_service.status import to_status
@@ -50,7 +51,8 @@ class ErrorInterceptor(grpc.ServerInterceptor):
 def _guard(decode: Callable[[bytes], Any], handle: Callable[[Any, grpc.ServicerContext], Any]) -> Callable[..., Any]:
     def call(message: bytes, context: grpc.ServicerContext) -> object:
         try:
-            return handle(decode(message), context)
+            with within(context.time_remaining()):
+                return handle(decode(message), context)
         except DecodeError:
             failure: CourseError = RequestMalformed("The request is not a message of the method's type in valid UTF-8.")
         except CourseError as error:

@@ -1,5 +1,6 @@
 """The gRPC server: its options, services and port."""
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import grpc
@@ -8,6 +9,7 @@ from grpc_health.v1 import health
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from course_service.errors import PortTaken
+from course_service.paging import PageTokens
 from course_service.rpc.health import SERVICES, Health
 from course_service.rpc.interceptors import ErrorInterceptor
 from course_service.rpc.servicer import CourseServicer
@@ -35,14 +37,16 @@ _OPTIONS = [
 ]
 
 
-def make_server(address: str, database: Database, own_health: Health, *, threads: int) -> tuple[grpc.Server, int]:
+def make_server(
+    address: str, database: Database, tokens: PageTokens, own_health: Health, *, threads: int
+) -> tuple[grpc.Server, int]:
     """Make a server that listens on `address` and is ready to start; returns it with its port. Raises `PortTaken`."""
     server = grpc.server(
         ThreadPoolExecutor(threads, thread_name_prefix="grpc"),
         interceptors=[ErrorInterceptor()],
         options=_OPTIONS,
     )
-    course_pb2_grpc.add_CourseServiceServicer_to_server(CourseServicer(database), server)
+    course_pb2_grpc.add_CourseServiceServicer_to_server(CourseServicer(database, tokens), server)
     own_health.add_to(server)
     _add_reflection(server)
     try:
@@ -55,8 +59,16 @@ def make_server(address: str, database: Database, own_health: Health, *, threads
 def _add_reflection(server: grpc.Server) -> None:
     """Serve reflection under both of its names: the messages are the same, and grpcio has only the older servicer."""
     servicer = reflection.ReflectionServicer([*filter(None, SERVICES), health.SERVICE_NAME, reflection.SERVICE_NAME])
+
+    def info(
+        requests: Iterator[reflection_pb2.ServerReflectionRequest], context: grpc.ServicerContext
+    ) -> Iterator[reflection_pb2.ServerReflectionResponse]:
+        return servicer.ServerReflectionInfo(requests, context)  # type: ignore[no-any-return]  # untyped there
+
+    # A stream keeps its thread for as long as its caller likes: these must not be the threads of everybody.
+    info.experimental_thread_pool = ThreadPoolExecutor(2, thread_name_prefix="reflection")  # type: ignore[attr-defined]  # read by grpcio
     method = grpc.stream_stream_rpc_method_handler(
-        servicer.ServerReflectionInfo,
+        info,
         request_deserializer=reflection_pb2.ServerReflectionRequest.FromString,
         response_serializer=reflection_pb2.ServerReflectionResponse.SerializeToString,
     )

@@ -2,10 +2,12 @@
 
 import contextlib
 import logging
+import random
 import sqlite3
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 import psycopg2
@@ -16,6 +18,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from course_service import deadline
 from course_service.errors import DatabaseUnavailable, StartupError
 from course_service.store.models import SCHEMA_REVISION
 from course_service.store.repository import CourseRepository
@@ -24,18 +27,23 @@ _T = TypeVar("_T")
 
 _log = logging.getLogger(__name__)
 
-POSTGRESQL_OPTIONS = {
+SESSION_SETTINGS = {
     "timezone": "UTC",
     "statement_timeout": "5000",
     "lock_timeout": "2000",
     "idle_in_transaction_session_timeout": "10000",
     "client_connection_check_interval": "1000",
 }
-"""Session settings (times in milliseconds) that the service asks of PostgreSQL."""
+"""What the service asks of a PostgreSQL session; times in milliseconds."""
+
+_MAX_TRIES = 3
+_PAUSE_SECONDS = 0.05
 
 # A demoted primary (25006), and a server that is shutting down or starting up: the connection is of no more use.
 _DISCONNECT_STATES = {"25006", "57P01", "57P02", "57P03"}
-# Connection, serialization, resources, operator, system; and lock_timeout.
+# Serialization failure and deadlock: the same transaction, tried again, has every chance.
+_TRY_AGAIN_STATES = {"40001", "40P01"}
+# Connection, rollback, resources, operator and system errors, and lock_timeout.
 _UNAVAILABLE_CLASSES = {"08", "40", "53", "57", "58"}
 _LOCK_NOT_AVAILABLE = "55P03"
 _UNDEFINED_TABLE = "42P01"
@@ -57,8 +65,15 @@ class SchemaMissing(StartupError):
         super().__init__(f"{have}, but {SCHEMA_REVISION} is needed; run make migrate (python -m alembic upgrade head)")
 
 
-def postgresql_engine(url: URL, **options: object) -> Engine:
-    """Make an engine that gives up connecting after 2 s and notices a dead peer."""
+class DatabaseUnusable(StartupError):
+    """The database answers, but not as the service needs it."""
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(f"the database of COURSE_DATABASE_URL cannot be used: {problem}")
+
+
+def postgresql_engine(url: URL, *, session_settings: bool = True, **options: Any) -> Engine:  # noqa: ANN401  # create_engine's own
+    """Make an engine that gives up connecting after 2 s, notices a dead peer, and asks for `SESSION_SETTINGS`."""
     connect_args: dict[str, object] = {
         "connect_timeout": 2,
         "keepalives_idle": 10,
@@ -66,10 +81,11 @@ def postgresql_engine(url: URL, **options: object) -> Engine:
         "keepalives_count": 3,
         "tcp_user_timeout": 10_000,
         "application_name": "course-service",
+        **url.query,
     }
-    # PgBouncer refuses `options`; a URL with an `options` of its own, if only an empty one, does without ours.
-    if "options" not in url.query:
-        connect_args["options"] = " ".join(f"-c {name}={value}" for name, value in POSTGRESQL_OPTIONS.items())
+    if session_settings:
+        ours = " ".join(f"-c {name}={value}" for name, value in SESSION_SETTINGS.items())
+        connect_args["options"] = f"{ours} {url.query.get('options', '')}".strip()
     engine = create_engine(url, connect_args=connect_args, hide_parameters=True, **options)
 
     @event.listens_for(engine, "handle_error")
@@ -80,12 +96,8 @@ def postgresql_engine(url: URL, **options: object) -> Engine:
     return engine
 
 
-def sqlite_engine(url: URL, *, create: bool = False, write: bool = False, **options: object) -> Engine:
-    """Make an engine on a file that must exist, unless it is to be created; `write` makes its transactions exclusive.
-
-    SQLite's default transaction takes its lock at the first write, which loses updates; `BEGIN IMMEDIATE` takes it at
-    once. An engine that does not write needs no transaction at all.
-    """
+def sqlite_engine(url: URL, *, create: bool = False, **options: Any) -> Engine:  # noqa: ANN401  # create_engine's own
+    """Make an engine on a file that must exist, unless it is to be created."""
     assert url.database
     file = URL.create(
         "sqlite", database="file:" + quote(url.database), query={"mode": "rwc" if create else "rw", "uri": "true"}
@@ -100,76 +112,111 @@ def sqlite_engine(url: URL, *, create: bool = False, write: bool = False, **opti
             cursor.execute(f"PRAGMA {pragma}")
         cursor.close()
 
-    if write:
-
-        @event.listens_for(engine, "begin")
-        def begin(connection: Connection) -> None:
-            connection.exec_driver_sql("BEGIN IMMEDIATE")
-
     return engine
 
 
 class Database:
     """The courses' database, for `connections` threads at once.
 
-    A use case is one call of `read` or `write`, with a function that gets the repository to work with.
+    A use case is one call of `read` or `write`, with a function that gets the repository to work with. It may be called
+    again when its first try was cut off, but never after the call's deadline.
     """
 
-    def __init__(self, url: URL, *, connections: int) -> None:
+    def __init__(self, url: URL, *, connections: int, session_settings: bool = True) -> None:
         self._url = url
+        # Nothing begins a transaction but `write`: a read is one round trip, with no BEGIN and no ROLLBACK.
+        autocommit: dict[str, Any] = {
+            "isolation_level": "AUTOCOMMIT",
+            "skip_autocommit_rollback": True,
+            "max_overflow": 0,
+        }
         if url.drivername == "sqlite":
-            self._reader = sqlite_engine(url, pool_size=connections, max_overflow=0)
+            # The default takes its lock at the first write, which loses updates; this takes it at once.
+            self._begin = "BEGIN IMMEDIATE"
+            self._reader = sqlite_engine(url, pool_size=connections, **autocommit)
             # SQLite has one writer at a time: waiting for the one connection is fair, waiting for its lock is not.
-            self._writer = sqlite_engine(url, write=True, pool_size=1, max_overflow=0, pool_timeout=5)
+            self._writer = sqlite_engine(url, pool_size=1, pool_timeout=5, **autocommit)
         else:
-            self._reader = postgresql_engine(
+            self._begin = "BEGIN"
+            self._reader = self._writer = postgresql_engine(
                 url,
+                session_settings=session_settings,
                 pool_size=connections,
-                max_overflow=0,
                 pool_timeout=0.5,
                 pool_use_lifo=True,
-                # A read is then one round trip, with no BEGIN and no ROLLBACK. Reads are the many, so this is how
-                # connections are made; a write, which has round trips anyway, switches for its time.
-                isolation_level="AUTOCOMMIT",
-                skip_autocommit_rollback=True,
+                **autocommit,
             )
-            self._writer = self._reader.execution_options(isolation_level="READ COMMITTED")
 
     def read(self, work: Callable[[CourseRepository], _T]) -> _T:
         """Do work that only reads; each of its statements sees what was committed before the statement began.
 
-        Raises `DatabaseUnavailable`. A connection that turns out to be dead is replaced once.
+        Raises `DatabaseUnavailable`.
         """
-        with _meaningful_errors():
-            try:
-                with self._reader.connect() as connection:
-                    return work(CourseRepository(connection))
-            except DBAPIError as error:
-                if not error.connection_invalidated:
-                    raise
+
+        def attempt() -> _T:
             with self._reader.connect() as connection:
                 return work(CourseRepository(connection))
 
-    def write(self, work: Callable[[CourseRepository], _T]) -> _T:
+        return _try(attempt)
+
+    def write(self, work: Callable[[CourseRepository], _T], *, repeatable: bool = False) -> _T:
         """Do work in one transaction, which is committed when the work returns and rolled back when it raises.
 
-        Raises `DatabaseUnavailable`.
+        `repeatable` work may be done again even if it is unknown whether it was committed. Raises
+        `DatabaseUnavailable`; the work may have been committed then.
         """
-        with _meaningful_errors(), self._writer.begin() as connection:
-            return work(CourseRepository(connection))
+
+        def attempt() -> _T:
+            with self._writer.connect() as connection:
+                with _rolled_back_on_error(connection, self._begin):
+                    result = work(CourseRepository(connection))
+                try:
+                    connection.exec_driver_sql("COMMIT")
+                except DBAPIError as error:
+                    if error.connection_invalidated and not repeatable:
+                        _log.warning("a COMMIT was not answered: %s", describe(error))
+                        raise DatabaseUnavailable from error
+                    _roll_back(connection)
+                    raise
+                return result
+
+        return _try(attempt)
+
+    def try_out(self, work: Callable[[CourseRepository], _T]) -> _T:
+        """Do work as `write` does, and roll it back. Raises `DatabaseUnavailable`."""
+
+        def attempt() -> _T:
+            with self._writer.connect() as connection:
+                with _rolled_back_on_error(connection, self._begin):
+                    result = work(CourseRepository(connection))
+                _roll_back(connection)
+                return result
+
+        return _try(attempt)
 
     def check(self) -> None:
-        """Raise `DatabaseUnavailable` if the database does not answer, `SchemaMissing` if its schema is too old."""
+        """See whether the database can be used.
+
+        Raises `DatabaseUnavailable` if it does not answer, `SchemaMissing` if its schema is too old, and
+        `DatabaseUnusable` for everything else.
+        """
         if self._url.drivername == "sqlite" and not Path(self._url.database or "").exists():
             raise SchemaMissing(None)
-        with _meaningful_errors():
-            try:
-                with self._reader.connect() as connection:
-                    found = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
-            except DBAPIError as error:
-                if not _is_missing_table(error):
-                    raise
-                found = None
+
+        def attempt() -> str | None:
+            with self._reader.connect() as connection:
+                encoding = _encoding(connection)
+                if encoding != "UTF8":
+                    raise DatabaseUnusable(f"its encoding must be UTF8 and is {encoding}")
+                found: str | None = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+                return found
+
+        try:
+            found = _try(attempt)
+        except DBAPIError as error:
+            if not _is_missing_table(error):
+                raise DatabaseUnusable(describe(error)) from error
+            found = None
         # Revisions begin with their number, so a later one compares greater.
         if found is None or found < SCHEMA_REVISION:
             raise SchemaMissing(found)
@@ -181,23 +228,51 @@ class Database:
 
 
 @contextlib.contextmanager
-def _meaningful_errors() -> Iterator[None]:
+def _rolled_back_on_error(connection: Connection, begin: str) -> Iterator[None]:
+    connection.exec_driver_sql(begin)
     try:
         yield
-    except PoolTimeoutError as error:
-        raise DatabaseUnavailable from error
-    except DBAPIError as error:
-        if _is_unavailable(error):
-            # The driver's text may quote statements, values and the server's address; its code may not.
-            _log.warning("database unavailable: %s", describe(error))
-            raise DatabaseUnavailable from error
+    except BaseException:
+        _roll_back(connection)
         raise
+
+
+def _roll_back(connection: Connection) -> None:
+    if connection.invalidated:
+        return
+    try:
+        connection.exec_driver_sql("ROLLBACK")
+    except DBAPIError:
+        connection.invalidate()  # the server rolls back when the connection ends
+
+
+def _try(attempt: Callable[[], _T]) -> _T:
+    """Make up to three attempts, as long as the last was cut off by what may have passed and the call has time."""
+    for number in range(1, _MAX_TRIES + 1):
+        try:
+            return attempt()
+        except PoolTimeoutError as error:
+            raise DatabaseUnavailable from error
+        except DBAPIError as error:
+            if not _is_unavailable(error):
+                raise
+            # The driver's text may quote statements, values and the server's address; its code may not.
+            _log.warning("database unavailable (try %d): %s", number, describe(error))
+            pause = _PAUSE_SECONDS * random.uniform(0.5, 1.5) * (number - 1)  # noqa: S311  # not for secrets
+            if number == _MAX_TRIES or not _may_pass(error) or deadline.remaining() <= pause:
+                raise DatabaseUnavailable from error
+        time.sleep(pause)
+    raise AssertionError
 
 
 def describe(error: DBAPIError) -> str:
     """Tell what kind of error it is, in words that hold neither statements nor values."""
     state = getattr(error.orig, "pgcode", None) or getattr(error.orig, "sqlite_errorname", None) or "no code"
     return f"{type(error.orig).__name__} ({state})"
+
+
+def _may_pass(error: DBAPIError) -> bool:
+    return error.connection_invalidated or getattr(error.orig, "pgcode", None) in _TRY_AGAIN_STATES
 
 
 def _is_unavailable(error: DBAPIError) -> bool:
@@ -220,3 +295,10 @@ def _is_missing_table(error: DBAPIError) -> bool:
         case sqlite3.OperationalError() as cause:
             return cause.sqlite_errorcode == sqlite3.SQLITE_ERROR
     return False
+
+
+def _encoding(connection: Connection) -> str:
+    driver = connection.connection.dbapi_connection
+    if isinstance(driver, psycopg2.extensions.connection):
+        return driver.info.parameter_status("server_encoding") or "unknown"
+    return "UTF8"  # SQLite's default, and what the migrations make

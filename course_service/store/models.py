@@ -12,11 +12,14 @@ from sqlalchemy import (
     DateTime,
     Dialect,
     Enum,
+    ForeignKey,
+    Index,
     MetaData,
     Text,
     TypeDecorator,
     UniqueConstraint,
     Uuid,
+    text,
 )
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -24,28 +27,34 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from course_service import course as limits
 from course_service.course import State
 
-SCHEMA_REVISION = "0001_create_courses"
+SCHEMA_REVISION = "0004_create_answers"
 """The migration that this code needs; a later one is fine, for migrations only ever add what old code can ignore."""
 
 
-class UtcText(TypeDecorator[datetime]):
-    """SQLite has no time with a zone: UTC as text of fixed width, so that text order is time order."""
+class _UtcTime(TypeDecorator[datetime]):
+    """A moment; comes back in UTC, whatever the session's time zone.
 
-    impl = DateTime
+    SQLite has no time with a zone: there it is UTC as text of fixed width, so that text order is time order.
+    """
+
+    impl = DateTime(timezone=True)
     cache_ok = True
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Turn a time of any zone into naive UTC."""
-        return None if value is None else value.astimezone(UTC).replace(tzinfo=None)
+        if value is None or dialect.name != "sqlite":
+            return value
+        return value.astimezone(UTC).replace(tzinfo=None)
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Turn naive UTC into UTC."""
-        return None if value is None else value.replace(tzinfo=UTC)
+        if value is None or value.tzinfo is UTC:
+            return value
+        return value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
 
 
 # PostgreSQL compares text by the database's locale unless told otherwise; "C" is code-point order, as in SQLite.
 _Text = Text().with_variant(Text(collation="C"), "postgresql")
-_Time = DateTime(timezone=True).with_variant(UtcText(), "sqlite")
+_Time = _UtcTime()
+_State = Enum(State, native_enum=False, create_constraint=False, length=16)
 _Json = JSON().with_variant(JSONB(), "postgresql")
 
 
@@ -77,10 +86,17 @@ class CourseRow(Base):
     language_code: Mapped[str] = mapped_column(_Text)
     subjects: Mapped[list[str]] = mapped_column(_Json)
     labels: Mapped[dict[str, str]] = mapped_column(_Json)
-    state: Mapped[State] = mapped_column(Enum(State, native_enum=False, create_constraint=False, length=16))
+    state: Mapped[State] = mapped_column(_State)
     create_time: Mapped[datetime] = mapped_column(_Time)
     update_time: Mapped[datetime] = mapped_column(_Time)
     revision: Mapped[int] = mapped_column(BigInteger)
+    external_ids: Mapped[dict[str, str]] = mapped_column(_Json, server_default=text("'{}'"))
+    """For reading; `ExternalIdRow` has them once more, for searching and for keeping them unique."""
+    delete_time: Mapped[datetime | None] = mapped_column(_Time)
+    purge_time: Mapped[datetime | None] = mapped_column(_Time)
+    state_before_delete: Mapped[State | None] = mapped_column(_State)
+    search_text: Mapped[str] = mapped_column(_Text, server_default="")
+    """`Course.search_text`, which the database could not make: each folds case by rules of its own."""
 
     __table_args__ = (
         UniqueConstraint("course_id"),
@@ -108,4 +124,65 @@ class CourseRow(Base):
             "subjects",
         ).ddl_if(dialect="sqlite"),
         CheckConstraint("json_type(labels) = 'object'", "labels").ddl_if(dialect="sqlite"),
+        CheckConstraint(
+            "(state = 'DELETED') = (delete_time IS NOT NULL)"
+            " AND (delete_time IS NULL) = (purge_time IS NULL)"
+            " AND (delete_time IS NULL) = (state_before_delete IS NULL)",
+            "delete_time",
+        ),
+        CheckConstraint("purge_time >= delete_time", "purge_time"),
+        CheckConstraint("state_before_delete IN ('DRAFT', 'PUBLISHED', 'ARCHIVED')", "state_before_delete"),
+        # One for each order of a list, and for the filters that select few of many.
+        *(
+            Index(f"ix_courses_{field}", field, "course_id")
+            for field in ("title", "code", "create_time", "update_time")
+        ),
+        Index("ix_courses_owner", "owner", "create_time", "course_id"),
+        Index("ix_courses_purge_time", "purge_time"),
+        *(
+            Index(
+                f"ix_courses_{field}", field, postgresql_using="gin", postgresql_ops={field: "jsonb_path_ops"}
+            ).ddl_if(dialect="postgresql")
+            for field in ("subjects", "labels")
+        ),
     )
+
+
+class ExternalIdRow(Base):
+    """One external id of one course."""
+
+    __tablename__ = "course_external_ids"
+
+    key: Mapped[str] = mapped_column(_Text, primary_key=True)
+    value: Mapped[str] = mapped_column(_Text, primary_key=True)
+    course_uid: Mapped[str] = mapped_column(
+        Uuid(as_uuid=False), ForeignKey("courses.uid", ondelete="CASCADE"), index=True
+    )
+
+    __table_args__ = (
+        CheckConstraint("length(key) BETWEEN 1 AND 32", "key"),
+        CheckConstraint(f"length(value) BETWEEN 1 AND {limits.EXTERNAL_ID_VALUE_MAX_LENGTH}", "value"),
+    )
+
+
+class AnswerRow(Base):
+    """The answer to one write that came with a request_id, so that the same request gets it again."""
+
+    __tablename__ = "answers"
+
+    caller: Mapped[str] = mapped_column(_Text, primary_key=True)
+    method: Mapped[str] = mapped_column(_Text, primary_key=True)
+    request_id: Mapped[str] = mapped_column(Uuid(as_uuid=False), primary_key=True)
+    fingerprint: Mapped[str] = mapped_column(_Text)
+    """Of the request."""
+    courses: Mapped[str | None] = mapped_column(_Text)
+    """The answer, as JSON; NULL only inside of the transaction that does the work."""
+    create_time: Mapped[datetime] = mapped_column(_Time, index=True)
+
+
+_POSTGRESQL_ONLY = {"ix_courses_subjects", "ix_courses_labels"}
+
+
+def is_there(name: str | None, dialect: str) -> bool:
+    """Whether a database has the index of a name; Alembic does not ask the index itself."""
+    return dialect == "postgresql" or name not in _POSTGRESQL_ONLY

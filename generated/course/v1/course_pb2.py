@@ -25,11 +25,13 @@ _sym_db = _symbol_database.Default()
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.api import client_pb2 as google_dot_api_dot_client__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
+from google.api import field_info_pb2 as google_dot_api_dot_field__info__pb2
 from google.api import resource_pb2 as google_dot_api_dot_resource__pb2
+from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x63ourse/v1/course.proto\x12\tcourse.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x17google/api/client.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xbf\x04\n\x06\x43ourse\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\x11\n\x03uid\x18\x02 \x01(\tB\x04\xe2\x41\x01\x03\x12\x13\n\x05title\x18\x03 \x01(\tB\x04\xe2\x41\x01\x02\x12\x12\n\x04\x63ode\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\x12\x19\n\x0b\x64\x65scription\x18\x05 \x01(\tB\x04\xe2\x41\x01\x01\x12\x13\n\x05owner\x18\x06 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1b\n\rlanguage_code\x18\x07 \x01(\tB\x04\xe2\x41\x01\x01\x12\x16\n\x08subjects\x18\x08 \x03(\tB\x04\xe2\x41\x01\x01\x12\x33\n\x06labels\x18\t \x03(\x0b\x32\x1d.course.v1.Course.LabelsEntryB\x04\xe2\x41\x01\x01\x12,\n\x05state\x18\x0b \x01(\x0e\x32\x17.course.v1.Course.StateB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bupdate_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x12\n\x04\x65tag\x18\x10 \x01(\tB\x04\xe2\x41\x01\x01\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\")\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\t\n\x05\x44RAFT\x10\x01:A\xea\x41>\n\x19\x63ourse.example.com/Course\x12\x10\x63ourses/{course}*\x07\x63ourses2\x06\x63ourse\"W\n\x13\x43reateCourseRequest\x12\'\n\x06\x63ourse\x18\x01 \x01(\x0b\x32\x11.course.v1.CourseB\x04\xe2\x41\x01\x02\x12\x17\n\tcourse_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\"D\n\x10GetCourseRequest\x12\x30\n\x04name\x18\x01 \x01(\tB\"\xe2\x41\x01\x02\xfa\x41\x1b\n\x19\x63ourse.example.com/Course2\xde\x01\n\rCourseService\x12n\n\x0c\x43reateCourse\x12\x1e.course.v1.CreateCourseRequest\x1a\x11.course.v1.Course\"+\xda\x41\x10\x63ourse,course_id\x82\xd3\xe4\x93\x02\x12\"\x08/courses:\x06\x63ourse\x12]\n\tGetCourse\x12\x1b.course.v1.GetCourseRequest\x1a\x11.course.v1.Course\" \xda\x41\x04name\x82\xd3\xe4\x93\x02\x13\x12\x11/{name=courses/*}B&\n\x15\x63om.example.course.v1B\x0b\x43ourseProtoP\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x63ourse/v1/course.proto\x12\tcourse.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x17google/api/client.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1bgoogle/api/field_info.proto\x1a\x19google/api/resource.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xca\x06\n\x06\x43ourse\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\x11\n\x03uid\x18\x02 \x01(\tB\x04\xe2\x41\x01\x03\x12\x13\n\x05title\x18\x03 \x01(\tB\x04\xe2\x41\x01\x02\x12\x12\n\x04\x63ode\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\x12\x19\n\x0b\x64\x65scription\x18\x05 \x01(\tB\x04\xe2\x41\x01\x01\x12\x13\n\x05owner\x18\x06 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1b\n\rlanguage_code\x18\x07 \x01(\tB\x04\xe2\x41\x01\x01\x12\x16\n\x08subjects\x18\x08 \x03(\tB\x04\xe2\x41\x01\x01\x12\x33\n\x06labels\x18\t \x03(\x0b\x32\x1d.course.v1.Course.LabelsEntryB\x04\xe2\x41\x01\x01\x12>\n\x0c\x65xternal_ids\x18\n \x03(\x0b\x32\".course.v1.Course.ExternalIdsEntryB\x04\xe2\x41\x01\x01\x12,\n\x05state\x18\x0b \x01(\x0e\x32\x17.course.v1.Course.StateB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bupdate_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x64\x65lete_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x34\n\npurge_time\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x12\n\x04\x65tag\x18\x10 \x01(\tB\x04\xe2\x41\x01\x01\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a\x32\n\x10\x45xternalIdsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"S\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\t\n\x05\x44RAFT\x10\x01\x12\r\n\tPUBLISHED\x10\x02\x12\x0c\n\x08\x41RCHIVED\x10\x03\x12\x0b\n\x07\x44\x45LETED\x10\x04:A\xea\x41>\n\x19\x63ourse.example.com/Course\x12\x10\x63ourses/{course}*\x07\x63ourses2\x06\x63ourse\"\x96\x01\n\x13\x43reateCourseRequest\x12\'\n\x06\x63ourse\x18\x01 \x01(\x0b\x32\x11.course.v1.CourseB\x04\xe2\x41\x01\x02\x12\x17\n\tcourse_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12 \n\nrequest_id\x18\x03 \x01(\tB\x0c\xe2\x41\x01\x01\xe2\x8c\xcf\xd7\x08\x02\x08\x01\x12\x1b\n\rvalidate_only\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x01\"D\n\x10GetCourseRequest\x12\x30\n\x04name\x18\x01 \x01(\tB\"\xe2\x41\x01\x02\xfa\x41\x1b\n\x19\x63ourse.example.com/Course\"\xbc\x01\n\x12ListCoursesRequest\x12\x17\n\tpage_size\x18\x01 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x14\n\x06\x66ilter\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x16\n\x08order_by\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1a\n\x0cshow_deleted\x18\x05 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12)\n\x04view\x18\x06 \x01(\x0e\x32\x15.course.v1.CourseViewB\x04\xe2\x41\x01\x01\"R\n\x13ListCoursesResponse\x12\"\n\x07\x63ourses\x18\x01 \x03(\x0b\x32\x11.course.v1.Course\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xd1\x01\n\x13UpdateCourseRequest\x12\'\n\x06\x63ourse\x18\x01 \x01(\x0b\x32\x11.course.v1.CourseB\x04\xe2\x41\x01\x02\x12\x35\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskB\x04\xe2\x41\x01\x01\x12\x1b\n\rallow_missing\x18\x03 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12 \n\nrequest_id\x18\x04 \x01(\tB\x0c\xe2\x41\x01\x01\xe2\x8c\xcf\xd7\x08\x02\x08\x01\x12\x1b\n\rvalidate_only\x18\x05 \x01(\x08\x42\x04\xe2\x41\x01\x01\"\xb7\x01\n\x13\x44\x65leteCourseRequest\x12\x30\n\x04name\x18\x01 \x01(\tB\"\xe2\x41\x01\x02\xfa\x41\x1b\n\x19\x63ourse.example.com/Course\x12\x12\n\x04\x65tag\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1b\n\rallow_missing\x18\x03 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12 \n\nrequest_id\x18\x04 \x01(\tB\x0c\xe2\x41\x01\x01\xe2\x8c\xcf\xd7\x08\x02\x08\x01\x12\x1b\n\rvalidate_only\x18\x05 \x01(\x08\x42\x04\xe2\x41\x01\x01\"\x9c\x01\n\x15UndeleteCourseRequest\x12\x30\n\x04name\x18\x01 \x01(\tB\"\xe2\x41\x01\x02\xfa\x41\x1b\n\x19\x63ourse.example.com/Course\x12\x12\n\x04\x65tag\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12 \n\nrequest_id\x18\x03 \x01(\tB\x0c\xe2\x41\x01\x01\xe2\x8c\xcf\xd7\x08\x02\x08\x01\x12\x1b\n\rvalidate_only\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x01\"\x9b\x01\n\x14PublishCourseRequest\x12\x30\n\x04name\x18\x01 \x01(\tB\"\xe2\x41\x01\x02\xfa\x41\x1b\n\x19\x63ourse.example.com/Course\x12\x12\n\x04\x65tag\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12 \n\nrequest_id\x18\x03 \x01(\tB\x0c\xe2\x41\x01\x01\xe2\x8c\xcf\xd7\x08\x02\x08\x01\x12\x1b\n\rvalidate_only\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x01\"\x9b\x01\n\x14\x41rchiveCourseRequest\x12\x30\n\x04name\x18\x01 \x01(\tB\"\xe2\x41\x01\x02\xfa\x41\x1b\n\x19\x63ourse.example.com/Course\x12\x12\n\x04\x65tag\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12 \n\nrequest_id\x18\x03 \x01(\tB\x0c\xe2\x41\x01\x01\xe2\x8c\xcf\xd7\x08\x02\x08\x01\x12\x1b\n\rvalidate_only\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x01\"v\n\x16\x42\x61tchGetCoursesRequest\x12\x31\n\x05names\x18\x01 \x03(\tB\"\xe2\x41\x01\x02\xfa\x41\x1b\n\x19\x63ourse.example.com/Course\x12)\n\x04view\x18\x02 \x01(\x0e\x32\x15.course.v1.CourseViewB\x04\xe2\x41\x01\x01\"=\n\x17\x42\x61tchGetCoursesResponse\x12\"\n\x07\x63ourses\x18\x01 \x03(\x0b\x32\x11.course.v1.Course\"\x92\x01\n\x19\x42\x61tchCreateCoursesRequest\x12\x36\n\x08requests\x18\x01 \x03(\x0b\x32\x1e.course.v1.CreateCourseRequestB\x04\xe2\x41\x01\x02\x12 \n\nrequest_id\x18\x02 \x01(\tB\x0c\xe2\x41\x01\x01\xe2\x8c\xcf\xd7\x08\x02\x08\x01\x12\x1b\n\rvalidate_only\x18\x03 \x01(\x08\x42\x04\xe2\x41\x01\x01\"@\n\x1a\x42\x61tchCreateCoursesResponse\x12\"\n\x07\x63ourses\x18\x01 \x03(\x0b\x32\x11.course.v1.Course*V\n\nCourseView\x12\x1b\n\x17\x43OURSE_VIEW_UNSPECIFIED\x10\x00\x12\x15\n\x11\x43OURSE_VIEW_BASIC\x10\x01\x12\x14\n\x10\x43OURSE_VIEW_FULL\x10\x02\x32\x8f\t\n\rCourseService\x12n\n\x0c\x43reateCourse\x12\x1e.course.v1.CreateCourseRequest\x1a\x11.course.v1.Course\"+\xda\x41\x10\x63ourse,course_id\x82\xd3\xe4\x93\x02\x12\"\x08/courses:\x06\x63ourse\x12]\n\tGetCourse\x12\x1b.course.v1.GetCourseRequest\x1a\x11.course.v1.Course\" \xda\x41\x04name\x82\xd3\xe4\x93\x02\x13\x12\x11/{name=courses/*}\x12\x61\n\x0bListCourses\x12\x1d.course.v1.ListCoursesRequest\x1a\x1e.course.v1.ListCoursesResponse\"\x13\xda\x41\x00\x82\xd3\xe4\x93\x02\n\x12\x08/courses\x12\x80\x01\n\x0cUpdateCourse\x12\x1e.course.v1.UpdateCourseRequest\x1a\x11.course.v1.Course\"=\xda\x41\x12\x63ourse,update_mask\x82\xd3\xe4\x93\x02\"2\x18/{course.name=courses/*}:\x06\x63ourse\x12\x63\n\x0c\x44\x65leteCourse\x12\x1e.course.v1.DeleteCourseRequest\x1a\x11.course.v1.Course\" \xda\x41\x04name\x82\xd3\xe4\x93\x02\x13*\x11/{name=courses/*}\x12s\n\x0eUndeleteCourse\x12 .course.v1.UndeleteCourseRequest\x1a\x11.course.v1.Course\",\xda\x41\x04name\x82\xd3\xe4\x93\x02\x1f\"\x1a/{name=courses/*}:undelete:\x01*\x12p\n\rPublishCourse\x12\x1f.course.v1.PublishCourseRequest\x1a\x11.course.v1.Course\"+\xda\x41\x04name\x82\xd3\xe4\x93\x02\x1e\"\x19/{name=courses/*}:publish:\x01*\x12p\n\rArchiveCourse\x12\x1f.course.v1.ArchiveCourseRequest\x1a\x11.course.v1.Course\"+\xda\x41\x04name\x82\xd3\xe4\x93\x02\x1e\"\x19/{name=courses/*}:archive:\x01*\x12{\n\x0f\x42\x61tchGetCourses\x12!.course.v1.BatchGetCoursesRequest\x1a\".course.v1.BatchGetCoursesResponse\"!\xda\x41\x05names\x82\xd3\xe4\x93\x02\x13\x12\x11/courses:batchGet\x12\x8d\x01\n\x12\x42\x61tchCreateCourses\x12$.course.v1.BatchCreateCoursesRequest\x1a%.course.v1.BatchCreateCoursesResponse\"*\xda\x41\x08requests\x82\xd3\xe4\x93\x02\x19\"\x14/courses:batchCreate:\x01*B&\n\x15\x63om.example.course.v1B\x0b\x43ourseProtoP\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,6 +41,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._serialized_options = b'\n\025com.example.course.v1B\013CourseProtoP\001'
   _globals['_COURSE_LABELSENTRY']._loaded_options = None
   _globals['_COURSE_LABELSENTRY']._serialized_options = b'8\001'
+  _globals['_COURSE_EXTERNALIDSENTRY']._loaded_options = None
+  _globals['_COURSE_EXTERNALIDSENTRY']._serialized_options = b'8\001'
   _globals['_COURSE'].fields_by_name['name']._loaded_options = None
   _globals['_COURSE'].fields_by_name['name']._serialized_options = b'\342A\001\010'
   _globals['_COURSE'].fields_by_name['uid']._loaded_options = None
@@ -57,12 +61,18 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_COURSE'].fields_by_name['subjects']._serialized_options = b'\342A\001\001'
   _globals['_COURSE'].fields_by_name['labels']._loaded_options = None
   _globals['_COURSE'].fields_by_name['labels']._serialized_options = b'\342A\001\001'
+  _globals['_COURSE'].fields_by_name['external_ids']._loaded_options = None
+  _globals['_COURSE'].fields_by_name['external_ids']._serialized_options = b'\342A\001\001'
   _globals['_COURSE'].fields_by_name['state']._loaded_options = None
   _globals['_COURSE'].fields_by_name['state']._serialized_options = b'\342A\001\003'
   _globals['_COURSE'].fields_by_name['create_time']._loaded_options = None
   _globals['_COURSE'].fields_by_name['create_time']._serialized_options = b'\342A\001\003'
   _globals['_COURSE'].fields_by_name['update_time']._loaded_options = None
   _globals['_COURSE'].fields_by_name['update_time']._serialized_options = b'\342A\001\003'
+  _globals['_COURSE'].fields_by_name['delete_time']._loaded_options = None
+  _globals['_COURSE'].fields_by_name['delete_time']._serialized_options = b'\342A\001\003'
+  _globals['_COURSE'].fields_by_name['purge_time']._loaded_options = None
+  _globals['_COURSE'].fields_by_name['purge_time']._serialized_options = b'\342A\001\003'
   _globals['_COURSE'].fields_by_name['etag']._loaded_options = None
   _globals['_COURSE'].fields_by_name['etag']._serialized_options = b'\342A\001\001'
   _globals['_COURSE']._loaded_options = None
@@ -71,22 +81,134 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CREATECOURSEREQUEST'].fields_by_name['course']._serialized_options = b'\342A\001\002'
   _globals['_CREATECOURSEREQUEST'].fields_by_name['course_id']._loaded_options = None
   _globals['_CREATECOURSEREQUEST'].fields_by_name['course_id']._serialized_options = b'\342A\001\001'
+  _globals['_CREATECOURSEREQUEST'].fields_by_name['request_id']._loaded_options = None
+  _globals['_CREATECOURSEREQUEST'].fields_by_name['request_id']._serialized_options = b'\342A\001\001\342\214\317\327\010\002\010\001'
+  _globals['_CREATECOURSEREQUEST'].fields_by_name['validate_only']._loaded_options = None
+  _globals['_CREATECOURSEREQUEST'].fields_by_name['validate_only']._serialized_options = b'\342A\001\001'
   _globals['_GETCOURSEREQUEST'].fields_by_name['name']._loaded_options = None
   _globals['_GETCOURSEREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002\372A\033\n\031course.example.com/Course'
+  _globals['_LISTCOURSESREQUEST'].fields_by_name['page_size']._loaded_options = None
+  _globals['_LISTCOURSESREQUEST'].fields_by_name['page_size']._serialized_options = b'\342A\001\001'
+  _globals['_LISTCOURSESREQUEST'].fields_by_name['page_token']._loaded_options = None
+  _globals['_LISTCOURSESREQUEST'].fields_by_name['page_token']._serialized_options = b'\342A\001\001'
+  _globals['_LISTCOURSESREQUEST'].fields_by_name['filter']._loaded_options = None
+  _globals['_LISTCOURSESREQUEST'].fields_by_name['filter']._serialized_options = b'\342A\001\001'
+  _globals['_LISTCOURSESREQUEST'].fields_by_name['order_by']._loaded_options = None
+  _globals['_LISTCOURSESREQUEST'].fields_by_name['order_by']._serialized_options = b'\342A\001\001'
+  _globals['_LISTCOURSESREQUEST'].fields_by_name['show_deleted']._loaded_options = None
+  _globals['_LISTCOURSESREQUEST'].fields_by_name['show_deleted']._serialized_options = b'\342A\001\001'
+  _globals['_LISTCOURSESREQUEST'].fields_by_name['view']._loaded_options = None
+  _globals['_LISTCOURSESREQUEST'].fields_by_name['view']._serialized_options = b'\342A\001\001'
+  _globals['_UPDATECOURSEREQUEST'].fields_by_name['course']._loaded_options = None
+  _globals['_UPDATECOURSEREQUEST'].fields_by_name['course']._serialized_options = b'\342A\001\002'
+  _globals['_UPDATECOURSEREQUEST'].fields_by_name['update_mask']._loaded_options = None
+  _globals['_UPDATECOURSEREQUEST'].fields_by_name['update_mask']._serialized_options = b'\342A\001\001'
+  _globals['_UPDATECOURSEREQUEST'].fields_by_name['allow_missing']._loaded_options = None
+  _globals['_UPDATECOURSEREQUEST'].fields_by_name['allow_missing']._serialized_options = b'\342A\001\001'
+  _globals['_UPDATECOURSEREQUEST'].fields_by_name['request_id']._loaded_options = None
+  _globals['_UPDATECOURSEREQUEST'].fields_by_name['request_id']._serialized_options = b'\342A\001\001\342\214\317\327\010\002\010\001'
+  _globals['_UPDATECOURSEREQUEST'].fields_by_name['validate_only']._loaded_options = None
+  _globals['_UPDATECOURSEREQUEST'].fields_by_name['validate_only']._serialized_options = b'\342A\001\001'
+  _globals['_DELETECOURSEREQUEST'].fields_by_name['name']._loaded_options = None
+  _globals['_DELETECOURSEREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002\372A\033\n\031course.example.com/Course'
+  _globals['_DELETECOURSEREQUEST'].fields_by_name['etag']._loaded_options = None
+  _globals['_DELETECOURSEREQUEST'].fields_by_name['etag']._serialized_options = b'\342A\001\001'
+  _globals['_DELETECOURSEREQUEST'].fields_by_name['allow_missing']._loaded_options = None
+  _globals['_DELETECOURSEREQUEST'].fields_by_name['allow_missing']._serialized_options = b'\342A\001\001'
+  _globals['_DELETECOURSEREQUEST'].fields_by_name['request_id']._loaded_options = None
+  _globals['_DELETECOURSEREQUEST'].fields_by_name['request_id']._serialized_options = b'\342A\001\001\342\214\317\327\010\002\010\001'
+  _globals['_DELETECOURSEREQUEST'].fields_by_name['validate_only']._loaded_options = None
+  _globals['_DELETECOURSEREQUEST'].fields_by_name['validate_only']._serialized_options = b'\342A\001\001'
+  _globals['_UNDELETECOURSEREQUEST'].fields_by_name['name']._loaded_options = None
+  _globals['_UNDELETECOURSEREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002\372A\033\n\031course.example.com/Course'
+  _globals['_UNDELETECOURSEREQUEST'].fields_by_name['etag']._loaded_options = None
+  _globals['_UNDELETECOURSEREQUEST'].fields_by_name['etag']._serialized_options = b'\342A\001\001'
+  _globals['_UNDELETECOURSEREQUEST'].fields_by_name['request_id']._loaded_options = None
+  _globals['_UNDELETECOURSEREQUEST'].fields_by_name['request_id']._serialized_options = b'\342A\001\001\342\214\317\327\010\002\010\001'
+  _globals['_UNDELETECOURSEREQUEST'].fields_by_name['validate_only']._loaded_options = None
+  _globals['_UNDELETECOURSEREQUEST'].fields_by_name['validate_only']._serialized_options = b'\342A\001\001'
+  _globals['_PUBLISHCOURSEREQUEST'].fields_by_name['name']._loaded_options = None
+  _globals['_PUBLISHCOURSEREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002\372A\033\n\031course.example.com/Course'
+  _globals['_PUBLISHCOURSEREQUEST'].fields_by_name['etag']._loaded_options = None
+  _globals['_PUBLISHCOURSEREQUEST'].fields_by_name['etag']._serialized_options = b'\342A\001\001'
+  _globals['_PUBLISHCOURSEREQUEST'].fields_by_name['request_id']._loaded_options = None
+  _globals['_PUBLISHCOURSEREQUEST'].fields_by_name['request_id']._serialized_options = b'\342A\001\001\342\214\317\327\010\002\010\001'
+  _globals['_PUBLISHCOURSEREQUEST'].fields_by_name['validate_only']._loaded_options = None
+  _globals['_PUBLISHCOURSEREQUEST'].fields_by_name['validate_only']._serialized_options = b'\342A\001\001'
+  _globals['_ARCHIVECOURSEREQUEST'].fields_by_name['name']._loaded_options = None
+  _globals['_ARCHIVECOURSEREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002\372A\033\n\031course.example.com/Course'
+  _globals['_ARCHIVECOURSEREQUEST'].fields_by_name['etag']._loaded_options = None
+  _globals['_ARCHIVECOURSEREQUEST'].fields_by_name['etag']._serialized_options = b'\342A\001\001'
+  _globals['_ARCHIVECOURSEREQUEST'].fields_by_name['request_id']._loaded_options = None
+  _globals['_ARCHIVECOURSEREQUEST'].fields_by_name['request_id']._serialized_options = b'\342A\001\001\342\214\317\327\010\002\010\001'
+  _globals['_ARCHIVECOURSEREQUEST'].fields_by_name['validate_only']._loaded_options = None
+  _globals['_ARCHIVECOURSEREQUEST'].fields_by_name['validate_only']._serialized_options = b'\342A\001\001'
+  _globals['_BATCHGETCOURSESREQUEST'].fields_by_name['names']._loaded_options = None
+  _globals['_BATCHGETCOURSESREQUEST'].fields_by_name['names']._serialized_options = b'\342A\001\002\372A\033\n\031course.example.com/Course'
+  _globals['_BATCHGETCOURSESREQUEST'].fields_by_name['view']._loaded_options = None
+  _globals['_BATCHGETCOURSESREQUEST'].fields_by_name['view']._serialized_options = b'\342A\001\001'
+  _globals['_BATCHCREATECOURSESREQUEST'].fields_by_name['requests']._loaded_options = None
+  _globals['_BATCHCREATECOURSESREQUEST'].fields_by_name['requests']._serialized_options = b'\342A\001\002'
+  _globals['_BATCHCREATECOURSESREQUEST'].fields_by_name['request_id']._loaded_options = None
+  _globals['_BATCHCREATECOURSESREQUEST'].fields_by_name['request_id']._serialized_options = b'\342A\001\001\342\214\317\327\010\002\010\001'
+  _globals['_BATCHCREATECOURSESREQUEST'].fields_by_name['validate_only']._loaded_options = None
+  _globals['_BATCHCREATECOURSESREQUEST'].fields_by_name['validate_only']._serialized_options = b'\342A\001\001'
   _globals['_COURSESERVICE'].methods_by_name['CreateCourse']._loaded_options = None
   _globals['_COURSESERVICE'].methods_by_name['CreateCourse']._serialized_options = b'\332A\020course,course_id\202\323\344\223\002\022\"\010/courses:\006course'
   _globals['_COURSESERVICE'].methods_by_name['GetCourse']._loaded_options = None
   _globals['_COURSESERVICE'].methods_by_name['GetCourse']._serialized_options = b'\332A\004name\202\323\344\223\002\023\022\021/{name=courses/*}'
-  _globals['_COURSE']._serialized_start=186
-  _globals['_COURSE']._serialized_end=761
-  _globals['_COURSE_LABELSENTRY']._serialized_start=606
-  _globals['_COURSE_LABELSENTRY']._serialized_end=651
-  _globals['_COURSE_STATE']._serialized_start=653
-  _globals['_COURSE_STATE']._serialized_end=694
-  _globals['_CREATECOURSEREQUEST']._serialized_start=763
-  _globals['_CREATECOURSEREQUEST']._serialized_end=850
-  _globals['_GETCOURSEREQUEST']._serialized_start=852
-  _globals['_GETCOURSEREQUEST']._serialized_end=920
-  _globals['_COURSESERVICE']._serialized_start=923
-  _globals['_COURSESERVICE']._serialized_end=1145
+  _globals['_COURSESERVICE'].methods_by_name['ListCourses']._loaded_options = None
+  _globals['_COURSESERVICE'].methods_by_name['ListCourses']._serialized_options = b'\332A\000\202\323\344\223\002\n\022\010/courses'
+  _globals['_COURSESERVICE'].methods_by_name['UpdateCourse']._loaded_options = None
+  _globals['_COURSESERVICE'].methods_by_name['UpdateCourse']._serialized_options = b'\332A\022course,update_mask\202\323\344\223\002\"2\030/{course.name=courses/*}:\006course'
+  _globals['_COURSESERVICE'].methods_by_name['DeleteCourse']._loaded_options = None
+  _globals['_COURSESERVICE'].methods_by_name['DeleteCourse']._serialized_options = b'\332A\004name\202\323\344\223\002\023*\021/{name=courses/*}'
+  _globals['_COURSESERVICE'].methods_by_name['UndeleteCourse']._loaded_options = None
+  _globals['_COURSESERVICE'].methods_by_name['UndeleteCourse']._serialized_options = b'\332A\004name\202\323\344\223\002\037\"\032/{name=courses/*}:undelete:\001*'
+  _globals['_COURSESERVICE'].methods_by_name['PublishCourse']._loaded_options = None
+  _globals['_COURSESERVICE'].methods_by_name['PublishCourse']._serialized_options = b'\332A\004name\202\323\344\223\002\036\"\031/{name=courses/*}:publish:\001*'
+  _globals['_COURSESERVICE'].methods_by_name['ArchiveCourse']._loaded_options = None
+  _globals['_COURSESERVICE'].methods_by_name['ArchiveCourse']._serialized_options = b'\332A\004name\202\323\344\223\002\036\"\031/{name=courses/*}:archive:\001*'
+  _globals['_COURSESERVICE'].methods_by_name['BatchGetCourses']._loaded_options = None
+  _globals['_COURSESERVICE'].methods_by_name['BatchGetCourses']._serialized_options = b'\332A\005names\202\323\344\223\002\023\022\021/courses:batchGet'
+  _globals['_COURSESERVICE'].methods_by_name['BatchCreateCourses']._loaded_options = None
+  _globals['_COURSESERVICE'].methods_by_name['BatchCreateCourses']._serialized_options = b'\332A\010requests\202\323\344\223\002\031\"\024/courses:batchCreate:\001*'
+  _globals['_COURSEVIEW']._serialized_start=2862
+  _globals['_COURSEVIEW']._serialized_end=2948
+  _globals['_COURSE']._serialized_start=249
+  _globals['_COURSE']._serialized_end=1091
+  _globals['_COURSE_LABELSENTRY']._serialized_start=842
+  _globals['_COURSE_LABELSENTRY']._serialized_end=887
+  _globals['_COURSE_EXTERNALIDSENTRY']._serialized_start=889
+  _globals['_COURSE_EXTERNALIDSENTRY']._serialized_end=939
+  _globals['_COURSE_STATE']._serialized_start=941
+  _globals['_COURSE_STATE']._serialized_end=1024
+  _globals['_CREATECOURSEREQUEST']._serialized_start=1094
+  _globals['_CREATECOURSEREQUEST']._serialized_end=1244
+  _globals['_GETCOURSEREQUEST']._serialized_start=1246
+  _globals['_GETCOURSEREQUEST']._serialized_end=1314
+  _globals['_LISTCOURSESREQUEST']._serialized_start=1317
+  _globals['_LISTCOURSESREQUEST']._serialized_end=1505
+  _globals['_LISTCOURSESRESPONSE']._serialized_start=1507
+  _globals['_LISTCOURSESRESPONSE']._serialized_end=1589
+  _globals['_UPDATECOURSEREQUEST']._serialized_start=1592
+  _globals['_UPDATECOURSEREQUEST']._serialized_end=1801
+  _globals['_DELETECOURSEREQUEST']._serialized_start=1804
+  _globals['_DELETECOURSEREQUEST']._serialized_end=1987
+  _globals['_UNDELETECOURSEREQUEST']._serialized_start=1990
+  _globals['_UNDELETECOURSEREQUEST']._serialized_end=2146
+  _globals['_PUBLISHCOURSEREQUEST']._serialized_start=2149
+  _globals['_PUBLISHCOURSEREQUEST']._serialized_end=2304
+  _globals['_ARCHIVECOURSEREQUEST']._serialized_start=2307
+  _globals['_ARCHIVECOURSEREQUEST']._serialized_end=2462
+  _globals['_BATCHGETCOURSESREQUEST']._serialized_start=2464
+  _globals['_BATCHGETCOURSESREQUEST']._serialized_end=2582
+  _globals['_BATCHGETCOURSESRESPONSE']._serialized_start=2584
+  _globals['_BATCHGETCOURSESRESPONSE']._serialized_end=2645
+  _globals['_BATCHCREATECOURSESREQUEST']._serialized_start=2648
+  _globals['_BATCHCREATECOURSESREQUEST']._serialized_end=2794
+  _globals['_BATCHCREATECOURSESRESPONSE']._serialized_start=2796
+  _globals['_BATCHCREATECOURSESRESPONSE']._serialized_end=2860
+  _globals['_COURSESERVICE']._serialized_start=2951
+  _globals['_COURSESERVICE']._serialized_end=4118
 # @@protoc_insertion_point(module_scope)

@@ -9,10 +9,19 @@ Errors (AIP-193): every failure is a google.rpc.Status with exactly one google.r
 "course.v1.CourseService" and whose reason is given with the method that raises it. Besides the codes named there, any
 method can end in UNAVAILABLE (the database does not answer; try again after the RetryInfo), DEADLINE_EXCEEDED,
 CANCELLED, or INTERNAL (a bug in the service; the metadata's "error_id" finds it in the log).
+
+Writes that are safe to repeat: a method with a request_id keeps its answer under that id for 24 hours, per caller and
+method, in the same transaction as the write. The same request again returns the stored answer, whatever has happened
+to the course since; another request under the id is INVALID_ARGUMENT (REQUEST_ID_REUSED). Failures are not kept.
+
+Trying out: with validate_only a method checks everything and returns the answer it would give, and stores nothing.
+
+No lost updates: a method with an etag fails with ABORTED (ETAG_MISMATCH) if the course is another version by now.
 """
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
@@ -27,6 +36,30 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _CourseView:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _CourseViewEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CourseView.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    COURSE_VIEW_UNSPECIFIED: _CourseView.ValueType  # 0
+    """BASIC in a list, FULL in BatchGetCourses."""
+    COURSE_VIEW_BASIC: _CourseView.ValueType  # 1
+    """Everything but the description."""
+    COURSE_VIEW_FULL: _CourseView.ValueType  # 2
+    """Everything."""
+
+class CourseView(_CourseView, metaclass=_CourseViewEnumTypeWrapper):
+    """How much of a course is returned."""
+
+COURSE_VIEW_UNSPECIFIED: CourseView.ValueType  # 0
+"""BASIC in a list, FULL in BatchGetCourses."""
+COURSE_VIEW_BASIC: CourseView.ValueType  # 1
+"""Everything but the description."""
+COURSE_VIEW_FULL: CourseView.ValueType  # 2
+"""Everything."""
+Global___CourseView: _TypeAlias = CourseView  # noqa: Y015
 
 @_typing.final
 class Course(_message.Message):
@@ -48,6 +81,12 @@ class Course(_message.Message):
         """Never returned."""
         DRAFT: Course._State.ValueType  # 1
         """Being written; the state of every new course."""
+        PUBLISHED: Course._State.ValueType  # 2
+        """Offered to people. From DRAFT or ARCHIVED, by PublishCourse."""
+        ARCHIVED: Course._State.ValueType  # 3
+        """No longer offered, and read-only. From PUBLISHED, by ArchiveCourse."""
+        DELETED: Course._State.ValueType  # 4
+        """Deleted; purged at purge_time. From any other state, by DeleteCourse, and back to it by UndeleteCourse."""
 
     class State(_State, metaclass=_StateEnumTypeWrapper):
         """Where a course stands in its life."""
@@ -56,9 +95,35 @@ class Course(_message.Message):
     """Never returned."""
     DRAFT: Course.State.ValueType  # 1
     """Being written; the state of every new course."""
+    PUBLISHED: Course.State.ValueType  # 2
+    """Offered to people. From DRAFT or ARCHIVED, by PublishCourse."""
+    ARCHIVED: Course.State.ValueType  # 3
+    """No longer offered, and read-only. From PUBLISHED, by ArchiveCourse."""
+    DELETED: Course.State.ValueType  # 4
+    """Deleted; purged at purge_time. From any other state, by DeleteCourse, and back to it by UndeleteCourse."""
 
     @_typing.final
     class LabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class ExternalIdsEntry(_message.Message):
         DESCRIPTOR: _descriptor.Descriptor
 
         KEY_FIELD_NUMBER: _builtins.int
@@ -86,9 +151,12 @@ class Course(_message.Message):
     LANGUAGE_CODE_FIELD_NUMBER: _builtins.int
     SUBJECTS_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
+    EXTERNAL_IDS_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
+    DELETE_TIME_FIELD_NUMBER: _builtins.int
+    PURGE_TIME_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The resource name, courses/{course_id}. Never changes. On create it is made from the course_id, and what is sent
@@ -123,7 +191,7 @@ class Course(_message.Message):
     """Where the course stands in its life."""
     etag: _builtins.str
     """Stands for this version of the course: a quoted, strong, opaque tag (RFC 9110), another one after every change. On
-    create it is ignored.
+    create it is ignored; on update, if set, it must be the course's.
     """
     @_builtins.property
     def subjects(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -138,12 +206,27 @@ class Course(_message.Message):
         """
 
     @_builtins.property
+    def external_ids(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Ids that other systems have for the course, by system, such as "sis" or "canvas". At most 20; keys match
+        ^[a-z][a-z0-9_]{0,31}$, values have 1 to 255 code points and no control characters. No two courses, deleted ones
+        included, have the same value under the same key.
+        """
+
+    @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When the course was created. UTC, to the microsecond."""
 
     @_builtins.property
     def update_time(self) -> _timestamp_pb2.Timestamp:
         """When the course was last changed. UTC, to the microsecond; equals create_time until the first change."""
+
+    @_builtins.property
+    def delete_time(self) -> _timestamp_pb2.Timestamp:
+        """When the course was deleted. UTC, to the microsecond; only while it is DELETED."""
+
+    @_builtins.property
+    def purge_time(self) -> _timestamp_pb2.Timestamp:
+        """When the course will be removed for good: delete_time and 30 days. Only while it is DELETED."""
 
     def __init__(
         self,
@@ -157,14 +240,17 @@ class Course(_message.Message):
         language_code: _builtins.str = ...,
         subjects: _abc.Iterable[_builtins.str] | None = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        external_ids: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         state: Global___Course.State.ValueType = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
+        delete_time: _timestamp_pb2.Timestamp | None = ...,
+        purge_time: _timestamp_pb2.Timestamp | None = ...,
         etag: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "delete_time", b"delete_time", "purge_time", b"purge_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "create_time", b"create_time", "description", b"description", "etag", b"etag", "labels", b"labels", "language_code", b"language_code", "name", b"name", "owner", b"owner", "state", b"state", "subjects", b"subjects", "title", b"title", "uid", b"uid", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "create_time", b"create_time", "delete_time", b"delete_time", "description", b"description", "etag", b"etag", "external_ids", b"external_ids", "labels", b"labels", "language_code", b"language_code", "name", b"name", "owner", b"owner", "purge_time", b"purge_time", "state", b"state", "subjects", b"subjects", "title", b"title", "uid", b"uid", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -178,10 +264,16 @@ class CreateCourseRequest(_message.Message):
 
     COURSE_FIELD_NUMBER: _builtins.int
     COURSE_ID_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     course_id: _builtins.str
     """The last part of the course's name, to match ^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$ and not to read as a UUID. Left
-    empty, the service takes the uid. Creating with a chosen id is also what makes a create safe to repeat.
+    empty, the service takes the uid.
     """
+    request_id: _builtins.str
+    """A UUID of the caller's making, of any version but not all zeros, that makes the call safe to repeat."""
+    validate_only: _builtins.bool
+    """Check everything and return the would-be answer, but store nothing."""
     @_builtins.property
     def course(self) -> Global___Course:
         """The course to create. Its output-only fields, its name and its etag are ignored."""
@@ -191,10 +283,12 @@ class CreateCourseRequest(_message.Message):
         *,
         course: Global___Course | None = ...,
         course_id: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["course", b"course"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["course", b"course", "course_id", b"course_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["course", b"course", "course_id", b"course_id", "request_id", b"request_id", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -221,3 +315,377 @@ class GetCourseRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetCourseRequest: _TypeAlias = GetCourseRequest  # noqa: Y015
+
+@_typing.final
+class ListCoursesRequest(_message.Message):
+    """What ListCourses takes."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
+    ORDER_BY_FIELD_NUMBER: _builtins.int
+    SHOW_DELETED_FIELD_NUMBER: _builtins.int
+    VIEW_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """How many courses to return at most. 0 stands for 50, more than 1,000 for 1,000; negative is refused. A page has
+    fewer where its courses have about 3 MiB together; only an empty next_page_token ends the list.
+    """
+    page_token: _builtins.str
+    """The next_page_token of the page before. Everything else but page_size must be as it was then."""
+    filter: _builtins.str
+    """Which courses to return, in the language of AIP-160: comparisons by =, !=, <, <=, >, >= and : (has), AND, OR, NOT or
+    -, and parentheses; OR binds tighter than AND. Fields: name, uid, title, code, owner, language_code, subjects,
+    labels.KEY, external_ids.KEY, state, create_time, update_time, delete_time. A * at the end of a string stands for
+    anything. A word or "phrase" alone is looked for in title, code and description, whatever its case. At most 2,048
+    characters, 100 comparisons, 20 parentheses deep. Empty: all.
+    """
+    order_by: _builtins.str
+    """What to sort by: one or more of title, code, create_time and update_time, separated by commas, each with " desc" for
+    descending. Texts compare by code point. Courses that are equal there are sorted by name, in the direction of the
+    last field. Empty: create_time.
+    """
+    show_deleted: _builtins.bool
+    """Return deleted courses too."""
+    view: Global___CourseView.ValueType
+    """How much of each course to return; BASIC if not set."""
+    def __init__(
+        self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+        filter: _builtins.str = ...,
+        order_by: _builtins.str = ...,
+        show_deleted: _builtins.bool = ...,
+        view: Global___CourseView.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "order_by", b"order_by", "page_size", b"page_size", "page_token", b"page_token", "show_deleted", b"show_deleted", "view", b"view"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListCoursesRequest: _TypeAlias = ListCoursesRequest  # noqa: Y015
+
+@_typing.final
+class ListCoursesResponse(_message.Message):
+    """What ListCourses returns."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COURSES_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """What to send as page_token for the next page; empty if there is none. Does not expire."""
+    @_builtins.property
+    def courses(self) -> _containers.RepeatedCompositeFieldContainer[Global___Course]:
+        """The courses of this page."""
+
+    def __init__(
+        self,
+        *,
+        courses: _abc.Iterable[Global___Course] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["courses", b"courses", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListCoursesResponse: _TypeAlias = ListCoursesResponse  # noqa: Y015
+
+@_typing.final
+class UpdateCourseRequest(_message.Message):
+    """What UpdateCourse takes."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COURSE_FIELD_NUMBER: _builtins.int
+    UPDATE_MASK_FIELD_NUMBER: _builtins.int
+    ALLOW_MISSING_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    allow_missing: _builtins.bool
+    """If there is no such course, create it (AIP-134); update_mask does not count then."""
+    request_id: _builtins.str
+    """A UUID of the caller's making, of any version but not all zeros, that makes the call safe to repeat."""
+    validate_only: _builtins.bool
+    """Check everything and return the would-be answer, but store nothing."""
+    @_builtins.property
+    def course(self) -> Global___Course:
+        """The course to change, by its name, with the new values. If its etag is set, the course must have that etag."""
+
+    @_builtins.property
+    def update_mask(self) -> _field_mask_pb2.FieldMask:
+        """The fields to change. Not set: those that are not empty in course. "*": every field that callers may set. A field
+        that is named here and empty in course is cleared. Output-only fields are ignored. No paths into maps or lists.
+        """
+
+    def __init__(
+        self,
+        *,
+        course: Global___Course | None = ...,
+        update_mask: _field_mask_pb2.FieldMask | None = ...,
+        allow_missing: _builtins.bool = ...,
+        request_id: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["course", b"course", "update_mask", b"update_mask"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allow_missing", b"allow_missing", "course", b"course", "request_id", b"request_id", "update_mask", b"update_mask", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateCourseRequest: _TypeAlias = UpdateCourseRequest  # noqa: Y015
+
+@_typing.final
+class DeleteCourseRequest(_message.Message):
+    """What DeleteCourse takes."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    ALLOW_MISSING_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """The name of the course, courses/{course_id}."""
+    etag: _builtins.str
+    """If set, the etag that the course must have."""
+    allow_missing: _builtins.bool
+    """If there is no such course, or it is deleted already, succeed and change nothing; the answer is the deleted course,
+    or an empty one if there is none.
+    """
+    request_id: _builtins.str
+    """A UUID of the caller's making, of any version but not all zeros, that makes the call safe to repeat."""
+    validate_only: _builtins.bool
+    """Check everything and return the would-be answer, but store nothing."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        etag: _builtins.str = ...,
+        allow_missing: _builtins.bool = ...,
+        request_id: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allow_missing", b"allow_missing", "etag", b"etag", "name", b"name", "request_id", b"request_id", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteCourseRequest: _TypeAlias = DeleteCourseRequest  # noqa: Y015
+
+@_typing.final
+class UndeleteCourseRequest(_message.Message):
+    """What UndeleteCourse takes."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """The name of the course, courses/{course_id}."""
+    etag: _builtins.str
+    """If set, the etag that the course must have."""
+    request_id: _builtins.str
+    """A UUID of the caller's making, of any version but not all zeros, that makes the call safe to repeat."""
+    validate_only: _builtins.bool
+    """Check everything and return the would-be answer, but store nothing."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        etag: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "name", b"name", "request_id", b"request_id", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UndeleteCourseRequest: _TypeAlias = UndeleteCourseRequest  # noqa: Y015
+
+@_typing.final
+class PublishCourseRequest(_message.Message):
+    """What PublishCourse takes."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """The name of the course, courses/{course_id}."""
+    etag: _builtins.str
+    """If set, the etag that the course must have."""
+    request_id: _builtins.str
+    """A UUID of the caller's making, of any version but not all zeros, that makes the call safe to repeat."""
+    validate_only: _builtins.bool
+    """Check everything and return the would-be answer, but store nothing."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        etag: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "name", b"name", "request_id", b"request_id", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PublishCourseRequest: _TypeAlias = PublishCourseRequest  # noqa: Y015
+
+@_typing.final
+class ArchiveCourseRequest(_message.Message):
+    """What ArchiveCourse takes."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """The name of the course, courses/{course_id}."""
+    etag: _builtins.str
+    """If set, the etag that the course must have."""
+    request_id: _builtins.str
+    """A UUID of the caller's making, of any version but not all zeros, that makes the call safe to repeat."""
+    validate_only: _builtins.bool
+    """Check everything and return the would-be answer, but store nothing."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        etag: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "name", b"name", "request_id", b"request_id", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ArchiveCourseRequest: _TypeAlias = ArchiveCourseRequest  # noqa: Y015
+
+@_typing.final
+class BatchGetCoursesRequest(_message.Message):
+    """What BatchGetCourses takes."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMES_FIELD_NUMBER: _builtins.int
+    VIEW_FIELD_NUMBER: _builtins.int
+    view: Global___CourseView.ValueType
+    """How much of each course to return; FULL if not set."""
+    @_builtins.property
+    def names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The names of the courses, 1 to 100."""
+
+    def __init__(
+        self,
+        *,
+        names: _abc.Iterable[_builtins.str] | None = ...,
+        view: Global___CourseView.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["names", b"names", "view", b"view"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchGetCoursesRequest: _TypeAlias = BatchGetCoursesRequest  # noqa: Y015
+
+@_typing.final
+class BatchGetCoursesResponse(_message.Message):
+    """What BatchGetCourses returns."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COURSES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def courses(self) -> _containers.RepeatedCompositeFieldContainer[Global___Course]:
+        """The courses, in the order of the names."""
+
+    def __init__(
+        self,
+        *,
+        courses: _abc.Iterable[Global___Course] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["courses", b"courses"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchGetCoursesResponse: _TypeAlias = BatchGetCoursesResponse  # noqa: Y015
+
+@_typing.final
+class BatchCreateCoursesRequest(_message.Message):
+    """What BatchCreateCourses takes."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUESTS_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """A UUID of the caller's making, of any version but not all zeros, that makes the call safe to repeat."""
+    validate_only: _builtins.bool
+    """Check everything and return the would-be answer, but store nothing."""
+    @_builtins.property
+    def requests(self) -> _containers.RepeatedCompositeFieldContainer[Global___CreateCourseRequest]:
+        """The courses to create, 1 to 100. Their own request_id and validate_only must not be set."""
+
+    def __init__(
+        self,
+        *,
+        requests: _abc.Iterable[Global___CreateCourseRequest] | None = ...,
+        request_id: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id", "requests", b"requests", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchCreateCoursesRequest: _TypeAlias = BatchCreateCoursesRequest  # noqa: Y015
+
+@_typing.final
+class BatchCreateCoursesResponse(_message.Message):
+    """What BatchCreateCourses returns."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COURSES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def courses(self) -> _containers.RepeatedCompositeFieldContainer[Global___Course]:
+        """The courses, in the order of the requests."""
+
+    def __init__(
+        self,
+        *,
+        courses: _abc.Iterable[Global___Course] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["courses", b"courses"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchCreateCoursesResponse: _TypeAlias = BatchCreateCoursesResponse  # noqa: Y015

@@ -45,6 +45,46 @@ class CourseServiceStub:
                 request_serializer=course_dot_v1_dot_course__pb2.GetCourseRequest.SerializeToString,
                 response_deserializer=course_dot_v1_dot_course__pb2.Course.FromString,
                 _registered_method=True)
+        self.ListCourses = channel.unary_unary(
+                '/course.v1.CourseService/ListCourses',
+                request_serializer=course_dot_v1_dot_course__pb2.ListCoursesRequest.SerializeToString,
+                response_deserializer=course_dot_v1_dot_course__pb2.ListCoursesResponse.FromString,
+                _registered_method=True)
+        self.UpdateCourse = channel.unary_unary(
+                '/course.v1.CourseService/UpdateCourse',
+                request_serializer=course_dot_v1_dot_course__pb2.UpdateCourseRequest.SerializeToString,
+                response_deserializer=course_dot_v1_dot_course__pb2.Course.FromString,
+                _registered_method=True)
+        self.DeleteCourse = channel.unary_unary(
+                '/course.v1.CourseService/DeleteCourse',
+                request_serializer=course_dot_v1_dot_course__pb2.DeleteCourseRequest.SerializeToString,
+                response_deserializer=course_dot_v1_dot_course__pb2.Course.FromString,
+                _registered_method=True)
+        self.UndeleteCourse = channel.unary_unary(
+                '/course.v1.CourseService/UndeleteCourse',
+                request_serializer=course_dot_v1_dot_course__pb2.UndeleteCourseRequest.SerializeToString,
+                response_deserializer=course_dot_v1_dot_course__pb2.Course.FromString,
+                _registered_method=True)
+        self.PublishCourse = channel.unary_unary(
+                '/course.v1.CourseService/PublishCourse',
+                request_serializer=course_dot_v1_dot_course__pb2.PublishCourseRequest.SerializeToString,
+                response_deserializer=course_dot_v1_dot_course__pb2.Course.FromString,
+                _registered_method=True)
+        self.ArchiveCourse = channel.unary_unary(
+                '/course.v1.CourseService/ArchiveCourse',
+                request_serializer=course_dot_v1_dot_course__pb2.ArchiveCourseRequest.SerializeToString,
+                response_deserializer=course_dot_v1_dot_course__pb2.Course.FromString,
+                _registered_method=True)
+        self.BatchGetCourses = channel.unary_unary(
+                '/course.v1.CourseService/BatchGetCourses',
+                request_serializer=course_dot_v1_dot_course__pb2.BatchGetCoursesRequest.SerializeToString,
+                response_deserializer=course_dot_v1_dot_course__pb2.BatchGetCoursesResponse.FromString,
+                _registered_method=True)
+        self.BatchCreateCourses = channel.unary_unary(
+                '/course.v1.CourseService/BatchCreateCourses',
+                request_serializer=course_dot_v1_dot_course__pb2.BatchCreateCoursesRequest.SerializeToString,
+                response_deserializer=course_dot_v1_dot_course__pb2.BatchCreateCoursesResponse.FromString,
+                _registered_method=True)
 
 
 class CourseServiceServicer:
@@ -58,19 +98,125 @@ class CourseServiceServicer:
         most 4 KB of details; "violationCount" in the ErrorInfo's metadata counts them all). Nothing is stored then.
 
         Fails with
-        INVALID_ARGUMENT (REQUEST_INVALID: the violations say which field and why; REQUEST_MALFORMED: not a readable message);
-        ALREADY_EXISTS (COURSE_ALREADY_EXISTS: the course_id is taken).
+        INVALID_ARGUMENT (REQUEST_INVALID: the violations say which field and why; REQUEST_MALFORMED: not a readable message;
+        REQUEST_ID_REUSED);
+        ALREADY_EXISTS (COURSE_ALREADY_EXISTS: the course_id is taken; COURSE_ID_HELD_BY_DELETED_COURSE: until it is purged;
+        EXTERNAL_ID_IN_USE: another course has an external id, which the metadata names).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetCourse(self, request, context):
-        """Returns the course of a name.
+        """Returns the course of a name, also if it is deleted and not yet purged.
 
         Fails with
         INVALID_ARGUMENT (REQUEST_INVALID: not a course's name; REQUEST_MALFORMED);
         NOT_FOUND (COURSE_NOT_FOUND, with a google.rpc.ResourceInfo).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListCourses(self, request, context):
+        """Returns courses a page at a time. A course whose sort key does not change during the walk comes exactly once,
+        whatever is created or deleted meanwhile.
+
+        Fails with
+        INVALID_ARGUMENT (PAGE_SIZE_NEGATIVE; PAGE_TOKEN_INVALID; PAGE_TOKEN_MISMATCH: the token is of another filter,
+        order_by, show_deleted or view; FILTER_INVALID and ORDER_BY_INVALID, with the position; REQUEST_INVALID: an unknown
+        view; REQUEST_MALFORMED).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateCourse(self, request, context):
+        """Changes fields of a course. Lists and maps are replaced whole. An update that changes nothing keeps etag and
+        update_time.
+
+        Fails with
+        INVALID_ARGUMENT (REQUEST_INVALID; FIELD_MASK_INVALID: a path that is no field, or leads into one;
+        REQUEST_MALFORMED; REQUEST_ID_REUSED);
+        NOT_FOUND (COURSE_NOT_FOUND);
+        ABORTED (ETAG_MISMATCH);
+        FAILED_PRECONDITION (COURSE_ARCHIVED, COURSE_DELETED: such courses are read-only);
+        ALREADY_EXISTS (EXTERNAL_ID_IN_USE).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteCourse(self, request, context):
+        """Deletes a course of any state: it becomes DELETED, is hidden from lists, and is purged after 30 days. Until then it
+        keeps its name and external ids, and can be undeleted.
+
+        Fails with
+        INVALID_ARGUMENT (REQUEST_INVALID; REQUEST_MALFORMED; REQUEST_ID_REUSED);
+        NOT_FOUND (COURSE_NOT_FOUND), also if it is deleted already;
+        ABORTED (ETAG_MISMATCH).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UndeleteCourse(self, request, context):
+        """Brings a deleted course back, in the state that it was in.
+
+        Fails with
+        INVALID_ARGUMENT (REQUEST_INVALID; REQUEST_MALFORMED; REQUEST_ID_REUSED);
+        NOT_FOUND (COURSE_NOT_FOUND);
+        ALREADY_EXISTS (COURSE_NOT_DELETED);
+        ABORTED (ETAG_MISMATCH).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PublishCourse(self, request, context):
+        """Publishes a course: DRAFT or ARCHIVED becomes PUBLISHED.
+
+        Fails with
+        INVALID_ARGUMENT (REQUEST_INVALID; REQUEST_MALFORMED; REQUEST_ID_REUSED);
+        NOT_FOUND (COURSE_NOT_FOUND);
+        FAILED_PRECONDITION (INVALID_STATE_TRANSITION, with "from" and "to" in the metadata), also if it is PUBLISHED;
+        ABORTED (ETAG_MISMATCH).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ArchiveCourse(self, request, context):
+        """Archives a course: PUBLISHED becomes ARCHIVED, which is read-only until it is published again.
+
+        Fails with
+        INVALID_ARGUMENT (REQUEST_INVALID; REQUEST_MALFORMED; REQUEST_ID_REUSED);
+        NOT_FOUND (COURSE_NOT_FOUND);
+        FAILED_PRECONDITION (INVALID_STATE_TRANSITION, with "from" and "to" in the metadata), also if it is ARCHIVED;
+        ABORTED (ETAG_MISMATCH).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def BatchGetCourses(self, request, context):
+        """Returns the courses of up to 100 names, in the order asked, deleted ones too; a name given twice comes twice. All
+        or none.
+
+        Fails with
+        INVALID_ARGUMENT (REQUEST_INVALID; REQUEST_MALFORMED);
+        NOT_FOUND (COURSE_NOT_FOUND; "indexes" in the metadata has the places of all missing names, counted from 0, and
+        "names" the names as far as they fit);
+        RESOURCE_EXHAUSTED (RESPONSE_TOO_LARGE: together the courses have more than 4 MB; ask for fewer, or for BASIC).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def BatchCreateCourses(self, request, context):
+        """Creates up to 100 courses, all or none.
+
+        Fails as CreateCourse does. What is wrong is told of every item, under paths such as requests[7].course.title.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -88,6 +234,46 @@ def add_CourseServiceServicer_to_server(servicer, server):
                     servicer.GetCourse,
                     request_deserializer=course_dot_v1_dot_course__pb2.GetCourseRequest.FromString,
                     response_serializer=course_dot_v1_dot_course__pb2.Course.SerializeToString,
+            ),
+            'ListCourses': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListCourses,
+                    request_deserializer=course_dot_v1_dot_course__pb2.ListCoursesRequest.FromString,
+                    response_serializer=course_dot_v1_dot_course__pb2.ListCoursesResponse.SerializeToString,
+            ),
+            'UpdateCourse': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateCourse,
+                    request_deserializer=course_dot_v1_dot_course__pb2.UpdateCourseRequest.FromString,
+                    response_serializer=course_dot_v1_dot_course__pb2.Course.SerializeToString,
+            ),
+            'DeleteCourse': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteCourse,
+                    request_deserializer=course_dot_v1_dot_course__pb2.DeleteCourseRequest.FromString,
+                    response_serializer=course_dot_v1_dot_course__pb2.Course.SerializeToString,
+            ),
+            'UndeleteCourse': grpc.unary_unary_rpc_method_handler(
+                    servicer.UndeleteCourse,
+                    request_deserializer=course_dot_v1_dot_course__pb2.UndeleteCourseRequest.FromString,
+                    response_serializer=course_dot_v1_dot_course__pb2.Course.SerializeToString,
+            ),
+            'PublishCourse': grpc.unary_unary_rpc_method_handler(
+                    servicer.PublishCourse,
+                    request_deserializer=course_dot_v1_dot_course__pb2.PublishCourseRequest.FromString,
+                    response_serializer=course_dot_v1_dot_course__pb2.Course.SerializeToString,
+            ),
+            'ArchiveCourse': grpc.unary_unary_rpc_method_handler(
+                    servicer.ArchiveCourse,
+                    request_deserializer=course_dot_v1_dot_course__pb2.ArchiveCourseRequest.FromString,
+                    response_serializer=course_dot_v1_dot_course__pb2.Course.SerializeToString,
+            ),
+            'BatchGetCourses': grpc.unary_unary_rpc_method_handler(
+                    servicer.BatchGetCourses,
+                    request_deserializer=course_dot_v1_dot_course__pb2.BatchGetCoursesRequest.FromString,
+                    response_serializer=course_dot_v1_dot_course__pb2.BatchGetCoursesResponse.SerializeToString,
+            ),
+            'BatchCreateCourses': grpc.unary_unary_rpc_method_handler(
+                    servicer.BatchCreateCourses,
+                    request_deserializer=course_dot_v1_dot_course__pb2.BatchCreateCoursesRequest.FromString,
+                    response_serializer=course_dot_v1_dot_course__pb2.BatchCreateCoursesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -145,6 +331,222 @@ class CourseService:
             '/course.v1.CourseService/GetCourse',
             course_dot_v1_dot_course__pb2.GetCourseRequest.SerializeToString,
             course_dot_v1_dot_course__pb2.Course.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListCourses(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/course.v1.CourseService/ListCourses',
+            course_dot_v1_dot_course__pb2.ListCoursesRequest.SerializeToString,
+            course_dot_v1_dot_course__pb2.ListCoursesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateCourse(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/course.v1.CourseService/UpdateCourse',
+            course_dot_v1_dot_course__pb2.UpdateCourseRequest.SerializeToString,
+            course_dot_v1_dot_course__pb2.Course.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteCourse(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/course.v1.CourseService/DeleteCourse',
+            course_dot_v1_dot_course__pb2.DeleteCourseRequest.SerializeToString,
+            course_dot_v1_dot_course__pb2.Course.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UndeleteCourse(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/course.v1.CourseService/UndeleteCourse',
+            course_dot_v1_dot_course__pb2.UndeleteCourseRequest.SerializeToString,
+            course_dot_v1_dot_course__pb2.Course.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PublishCourse(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/course.v1.CourseService/PublishCourse',
+            course_dot_v1_dot_course__pb2.PublishCourseRequest.SerializeToString,
+            course_dot_v1_dot_course__pb2.Course.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ArchiveCourse(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/course.v1.CourseService/ArchiveCourse',
+            course_dot_v1_dot_course__pb2.ArchiveCourseRequest.SerializeToString,
+            course_dot_v1_dot_course__pb2.Course.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BatchGetCourses(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/course.v1.CourseService/BatchGetCourses',
+            course_dot_v1_dot_course__pb2.BatchGetCoursesRequest.SerializeToString,
+            course_dot_v1_dot_course__pb2.BatchGetCoursesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BatchCreateCourses(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/course.v1.CourseService/BatchCreateCourses',
+            course_dot_v1_dot_course__pb2.BatchCreateCoursesRequest.SerializeToString,
+            course_dot_v1_dot_course__pb2.BatchCreateCoursesResponse.FromString,
             options,
             channel_credentials,
             insecure,

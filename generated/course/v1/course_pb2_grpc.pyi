@@ -9,6 +9,14 @@ Errors (AIP-193): every failure is a google.rpc.Status with exactly one google.r
 "course.v1.CourseService" and whose reason is given with the method that raises it. Besides the codes named there, any
 method can end in UNAVAILABLE (the database does not answer; try again after the RetryInfo), DEADLINE_EXCEEDED,
 CANCELLED, or INTERNAL (a bug in the service; the metadata's "error_id" finds it in the log).
+
+Writes that are safe to repeat: a method with a request_id keeps its answer under that id for 24 hours, per caller and
+method, in the same transaction as the write. The same request again returns the stored answer, whatever has happened
+to the course since; another request under the id is INVALID_ARGUMENT (REQUEST_ID_REUSED). Failures are not kept.
+
+Trying out: with validate_only a method checks everything and returns the answer it would give, and stores nothing.
+
+No lost updates: a method with an etag fails with ABORTED (ETAG_MISMATCH) if the course is another version by now.
 """
 
 from collections import abc as _abc
@@ -48,15 +56,89 @@ class CourseServiceStub:
     most 4 KB of details; "violationCount" in the ErrorInfo's metadata counts them all). Nothing is stored then.
 
     Fails with
-    INVALID_ARGUMENT (REQUEST_INVALID: the violations say which field and why; REQUEST_MALFORMED: not a readable message);
-    ALREADY_EXISTS (COURSE_ALREADY_EXISTS: the course_id is taken).
+    INVALID_ARGUMENT (REQUEST_INVALID: the violations say which field and why; REQUEST_MALFORMED: not a readable message;
+    REQUEST_ID_REUSED);
+    ALREADY_EXISTS (COURSE_ALREADY_EXISTS: the course_id is taken; COURSE_ID_HELD_BY_DELETED_COURSE: until it is purged;
+    EXTERNAL_ID_IN_USE: another course has an external id, which the metadata names).
     """
     GetCourse: _grpc.UnaryUnaryMultiCallable[_course_pb2.GetCourseRequest, _course_pb2.Course]
-    """Returns the course of a name.
+    """Returns the course of a name, also if it is deleted and not yet purged.
 
     Fails with
     INVALID_ARGUMENT (REQUEST_INVALID: not a course's name; REQUEST_MALFORMED);
     NOT_FOUND (COURSE_NOT_FOUND, with a google.rpc.ResourceInfo).
+    """
+    ListCourses: _grpc.UnaryUnaryMultiCallable[_course_pb2.ListCoursesRequest, _course_pb2.ListCoursesResponse]
+    """Returns courses a page at a time. A course whose sort key does not change during the walk comes exactly once,
+    whatever is created or deleted meanwhile.
+
+    Fails with
+    INVALID_ARGUMENT (PAGE_SIZE_NEGATIVE; PAGE_TOKEN_INVALID; PAGE_TOKEN_MISMATCH: the token is of another filter,
+    order_by, show_deleted or view; FILTER_INVALID and ORDER_BY_INVALID, with the position; REQUEST_INVALID: an unknown
+    view; REQUEST_MALFORMED).
+    """
+    UpdateCourse: _grpc.UnaryUnaryMultiCallable[_course_pb2.UpdateCourseRequest, _course_pb2.Course]
+    """Changes fields of a course. Lists and maps are replaced whole. An update that changes nothing keeps etag and
+    update_time.
+
+    Fails with
+    INVALID_ARGUMENT (REQUEST_INVALID; FIELD_MASK_INVALID: a path that is no field, or leads into one;
+    REQUEST_MALFORMED; REQUEST_ID_REUSED);
+    NOT_FOUND (COURSE_NOT_FOUND);
+    ABORTED (ETAG_MISMATCH);
+    FAILED_PRECONDITION (COURSE_ARCHIVED, COURSE_DELETED: such courses are read-only);
+    ALREADY_EXISTS (EXTERNAL_ID_IN_USE).
+    """
+    DeleteCourse: _grpc.UnaryUnaryMultiCallable[_course_pb2.DeleteCourseRequest, _course_pb2.Course]
+    """Deletes a course of any state: it becomes DELETED, is hidden from lists, and is purged after 30 days. Until then it
+    keeps its name and external ids, and can be undeleted.
+
+    Fails with
+    INVALID_ARGUMENT (REQUEST_INVALID; REQUEST_MALFORMED; REQUEST_ID_REUSED);
+    NOT_FOUND (COURSE_NOT_FOUND), also if it is deleted already;
+    ABORTED (ETAG_MISMATCH).
+    """
+    UndeleteCourse: _grpc.UnaryUnaryMultiCallable[_course_pb2.UndeleteCourseRequest, _course_pb2.Course]
+    """Brings a deleted course back, in the state that it was in.
+
+    Fails with
+    INVALID_ARGUMENT (REQUEST_INVALID; REQUEST_MALFORMED; REQUEST_ID_REUSED);
+    NOT_FOUND (COURSE_NOT_FOUND);
+    ALREADY_EXISTS (COURSE_NOT_DELETED);
+    ABORTED (ETAG_MISMATCH).
+    """
+    PublishCourse: _grpc.UnaryUnaryMultiCallable[_course_pb2.PublishCourseRequest, _course_pb2.Course]
+    """Publishes a course: DRAFT or ARCHIVED becomes PUBLISHED.
+
+    Fails with
+    INVALID_ARGUMENT (REQUEST_INVALID; REQUEST_MALFORMED; REQUEST_ID_REUSED);
+    NOT_FOUND (COURSE_NOT_FOUND);
+    FAILED_PRECONDITION (INVALID_STATE_TRANSITION, with "from" and "to" in the metadata), also if it is PUBLISHED;
+    ABORTED (ETAG_MISMATCH).
+    """
+    ArchiveCourse: _grpc.UnaryUnaryMultiCallable[_course_pb2.ArchiveCourseRequest, _course_pb2.Course]
+    """Archives a course: PUBLISHED becomes ARCHIVED, which is read-only until it is published again.
+
+    Fails with
+    INVALID_ARGUMENT (REQUEST_INVALID; REQUEST_MALFORMED; REQUEST_ID_REUSED);
+    NOT_FOUND (COURSE_NOT_FOUND);
+    FAILED_PRECONDITION (INVALID_STATE_TRANSITION, with "from" and "to" in the metadata), also if it is ARCHIVED;
+    ABORTED (ETAG_MISMATCH).
+    """
+    BatchGetCourses: _grpc.UnaryUnaryMultiCallable[_course_pb2.BatchGetCoursesRequest, _course_pb2.BatchGetCoursesResponse]
+    """Returns the courses of up to 100 names, in the order asked, deleted ones too; a name given twice comes twice. All
+    or none.
+
+    Fails with
+    INVALID_ARGUMENT (REQUEST_INVALID; REQUEST_MALFORMED);
+    NOT_FOUND (COURSE_NOT_FOUND; "indexes" in the metadata has the places of all missing names, counted from 0, and
+    "names" the names as far as they fit);
+    RESOURCE_EXHAUSTED (RESPONSE_TOO_LARGE: together the courses have more than 4 MB; ask for fewer, or for BASIC).
+    """
+    BatchCreateCourses: _grpc.UnaryUnaryMultiCallable[_course_pb2.BatchCreateCoursesRequest, _course_pb2.BatchCreateCoursesResponse]
+    """Creates up to 100 courses, all or none.
+
+    Fails as CreateCourse does. What is wrong is told of every item, under paths such as requests[7].course.title.
     """
 
 @_typing.type_check_only
@@ -71,15 +153,89 @@ class CourseServiceAsyncStub(CourseServiceStub):
     most 4 KB of details; "violationCount" in the ErrorInfo's metadata counts them all). Nothing is stored then.
 
     Fails with
-    INVALID_ARGUMENT (REQUEST_INVALID: the violations say which field and why; REQUEST_MALFORMED: not a readable message);
-    ALREADY_EXISTS (COURSE_ALREADY_EXISTS: the course_id is taken).
+    INVALID_ARGUMENT (REQUEST_INVALID: the violations say which field and why; REQUEST_MALFORMED: not a readable message;
+    REQUEST_ID_REUSED);
+    ALREADY_EXISTS (COURSE_ALREADY_EXISTS: the course_id is taken; COURSE_ID_HELD_BY_DELETED_COURSE: until it is purged;
+    EXTERNAL_ID_IN_USE: another course has an external id, which the metadata names).
     """
     GetCourse: _aio.UnaryUnaryMultiCallable[_course_pb2.GetCourseRequest, _course_pb2.Course]  # type: ignore[assignment]
-    """Returns the course of a name.
+    """Returns the course of a name, also if it is deleted and not yet purged.
 
     Fails with
     INVALID_ARGUMENT (REQUEST_INVALID: not a course's name; REQUEST_MALFORMED);
     NOT_FOUND (COURSE_NOT_FOUND, with a google.rpc.ResourceInfo).
+    """
+    ListCourses: _aio.UnaryUnaryMultiCallable[_course_pb2.ListCoursesRequest, _course_pb2.ListCoursesResponse]  # type: ignore[assignment]
+    """Returns courses a page at a time. A course whose sort key does not change during the walk comes exactly once,
+    whatever is created or deleted meanwhile.
+
+    Fails with
+    INVALID_ARGUMENT (PAGE_SIZE_NEGATIVE; PAGE_TOKEN_INVALID; PAGE_TOKEN_MISMATCH: the token is of another filter,
+    order_by, show_deleted or view; FILTER_INVALID and ORDER_BY_INVALID, with the position; REQUEST_INVALID: an unknown
+    view; REQUEST_MALFORMED).
+    """
+    UpdateCourse: _aio.UnaryUnaryMultiCallable[_course_pb2.UpdateCourseRequest, _course_pb2.Course]  # type: ignore[assignment]
+    """Changes fields of a course. Lists and maps are replaced whole. An update that changes nothing keeps etag and
+    update_time.
+
+    Fails with
+    INVALID_ARGUMENT (REQUEST_INVALID; FIELD_MASK_INVALID: a path that is no field, or leads into one;
+    REQUEST_MALFORMED; REQUEST_ID_REUSED);
+    NOT_FOUND (COURSE_NOT_FOUND);
+    ABORTED (ETAG_MISMATCH);
+    FAILED_PRECONDITION (COURSE_ARCHIVED, COURSE_DELETED: such courses are read-only);
+    ALREADY_EXISTS (EXTERNAL_ID_IN_USE).
+    """
+    DeleteCourse: _aio.UnaryUnaryMultiCallable[_course_pb2.DeleteCourseRequest, _course_pb2.Course]  # type: ignore[assignment]
+    """Deletes a course of any state: it becomes DELETED, is hidden from lists, and is purged after 30 days. Until then it
+    keeps its name and external ids, and can be undeleted.
+
+    Fails with
+    INVALID_ARGUMENT (REQUEST_INVALID; REQUEST_MALFORMED; REQUEST_ID_REUSED);
+    NOT_FOUND (COURSE_NOT_FOUND), also if it is deleted already;
+    ABORTED (ETAG_MISMATCH).
+    """
+    UndeleteCourse: _aio.UnaryUnaryMultiCallable[_course_pb2.UndeleteCourseRequest, _course_pb2.Course]  # type: ignore[assignment]
+    """Brings a deleted course back, in the state that it was in.
+
+    Fails with
+    INVALID_ARGUMENT (REQUEST_INVALID; REQUEST_MALFORMED; REQUEST_ID_REUSED);
+    NOT_FOUND (COURSE_NOT_FOUND);
+    ALREADY_EXISTS (COURSE_NOT_DELETED);
+    ABORTED (ETAG_MISMATCH).
+    """
+    PublishCourse: _aio.UnaryUnaryMultiCallable[_course_pb2.PublishCourseRequest, _course_pb2.Course]  # type: ignore[assignment]
+    """Publishes a course: DRAFT or ARCHIVED becomes PUBLISHED.
+
+    Fails with
+    INVALID_ARGUMENT (REQUEST_INVALID; REQUEST_MALFORMED; REQUEST_ID_REUSED);
+    NOT_FOUND (COURSE_NOT_FOUND);
+    FAILED_PRECONDITION (INVALID_STATE_TRANSITION, with "from" and "to" in the metadata), also if it is PUBLISHED;
+    ABORTED (ETAG_MISMATCH).
+    """
+    ArchiveCourse: _aio.UnaryUnaryMultiCallable[_course_pb2.ArchiveCourseRequest, _course_pb2.Course]  # type: ignore[assignment]
+    """Archives a course: PUBLISHED becomes ARCHIVED, which is read-only until it is published again.
+
+    Fails with
+    INVALID_ARGUMENT (REQUEST_INVALID; REQUEST_MALFORMED; REQUEST_ID_REUSED);
+    NOT_FOUND (COURSE_NOT_FOUND);
+    FAILED_PRECONDITION (INVALID_STATE_TRANSITION, with "from" and "to" in the metadata), also if it is ARCHIVED;
+    ABORTED (ETAG_MISMATCH).
+    """
+    BatchGetCourses: _aio.UnaryUnaryMultiCallable[_course_pb2.BatchGetCoursesRequest, _course_pb2.BatchGetCoursesResponse]  # type: ignore[assignment]
+    """Returns the courses of up to 100 names, in the order asked, deleted ones too; a name given twice comes twice. All
+    or none.
+
+    Fails with
+    INVALID_ARGUMENT (REQUEST_INVALID; REQUEST_MALFORMED);
+    NOT_FOUND (COURSE_NOT_FOUND; "indexes" in the metadata has the places of all missing names, counted from 0, and
+    "names" the names as far as they fit);
+    RESOURCE_EXHAUSTED (RESPONSE_TOO_LARGE: together the courses have more than 4 MB; ask for fewer, or for BASIC).
+    """
+    BatchCreateCourses: _aio.UnaryUnaryMultiCallable[_course_pb2.BatchCreateCoursesRequest, _course_pb2.BatchCreateCoursesResponse]  # type: ignore[assignment]
+    """Creates up to 100 courses, all or none.
+
+    Fails as CreateCourse does. What is wrong is told of every item, under paths such as requests[7].course.title.
     """
 
 class CourseServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -97,8 +253,10 @@ class CourseServiceServicer(metaclass=_abc_1.ABCMeta):
         most 4 KB of details; "violationCount" in the ErrorInfo's metadata counts them all). Nothing is stored then.
 
         Fails with
-        INVALID_ARGUMENT (REQUEST_INVALID: the violations say which field and why; REQUEST_MALFORMED: not a readable message);
-        ALREADY_EXISTS (COURSE_ALREADY_EXISTS: the course_id is taken).
+        INVALID_ARGUMENT (REQUEST_INVALID: the violations say which field and why; REQUEST_MALFORMED: not a readable message;
+        REQUEST_ID_REUSED);
+        ALREADY_EXISTS (COURSE_ALREADY_EXISTS: the course_id is taken; COURSE_ID_HELD_BY_DELETED_COURSE: until it is purged;
+        EXTERNAL_ID_IN_USE: another course has an external id, which the metadata names).
         """
 
     @_abc_1.abstractmethod
@@ -107,11 +265,131 @@ class CourseServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _course_pb2.GetCourseRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_course_pb2.Course, _abc.Awaitable[_course_pb2.Course]]:
-        """Returns the course of a name.
+        """Returns the course of a name, also if it is deleted and not yet purged.
 
         Fails with
         INVALID_ARGUMENT (REQUEST_INVALID: not a course's name; REQUEST_MALFORMED);
         NOT_FOUND (COURSE_NOT_FOUND, with a google.rpc.ResourceInfo).
+        """
+
+    @_abc_1.abstractmethod
+    def ListCourses(
+        self,
+        request: _course_pb2.ListCoursesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_course_pb2.ListCoursesResponse, _abc.Awaitable[_course_pb2.ListCoursesResponse]]:
+        """Returns courses a page at a time. A course whose sort key does not change during the walk comes exactly once,
+        whatever is created or deleted meanwhile.
+
+        Fails with
+        INVALID_ARGUMENT (PAGE_SIZE_NEGATIVE; PAGE_TOKEN_INVALID; PAGE_TOKEN_MISMATCH: the token is of another filter,
+        order_by, show_deleted or view; FILTER_INVALID and ORDER_BY_INVALID, with the position; REQUEST_INVALID: an unknown
+        view; REQUEST_MALFORMED).
+        """
+
+    @_abc_1.abstractmethod
+    def UpdateCourse(
+        self,
+        request: _course_pb2.UpdateCourseRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_course_pb2.Course, _abc.Awaitable[_course_pb2.Course]]:
+        """Changes fields of a course. Lists and maps are replaced whole. An update that changes nothing keeps etag and
+        update_time.
+
+        Fails with
+        INVALID_ARGUMENT (REQUEST_INVALID; FIELD_MASK_INVALID: a path that is no field, or leads into one;
+        REQUEST_MALFORMED; REQUEST_ID_REUSED);
+        NOT_FOUND (COURSE_NOT_FOUND);
+        ABORTED (ETAG_MISMATCH);
+        FAILED_PRECONDITION (COURSE_ARCHIVED, COURSE_DELETED: such courses are read-only);
+        ALREADY_EXISTS (EXTERNAL_ID_IN_USE).
+        """
+
+    @_abc_1.abstractmethod
+    def DeleteCourse(
+        self,
+        request: _course_pb2.DeleteCourseRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_course_pb2.Course, _abc.Awaitable[_course_pb2.Course]]:
+        """Deletes a course of any state: it becomes DELETED, is hidden from lists, and is purged after 30 days. Until then it
+        keeps its name and external ids, and can be undeleted.
+
+        Fails with
+        INVALID_ARGUMENT (REQUEST_INVALID; REQUEST_MALFORMED; REQUEST_ID_REUSED);
+        NOT_FOUND (COURSE_NOT_FOUND), also if it is deleted already;
+        ABORTED (ETAG_MISMATCH).
+        """
+
+    @_abc_1.abstractmethod
+    def UndeleteCourse(
+        self,
+        request: _course_pb2.UndeleteCourseRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_course_pb2.Course, _abc.Awaitable[_course_pb2.Course]]:
+        """Brings a deleted course back, in the state that it was in.
+
+        Fails with
+        INVALID_ARGUMENT (REQUEST_INVALID; REQUEST_MALFORMED; REQUEST_ID_REUSED);
+        NOT_FOUND (COURSE_NOT_FOUND);
+        ALREADY_EXISTS (COURSE_NOT_DELETED);
+        ABORTED (ETAG_MISMATCH).
+        """
+
+    @_abc_1.abstractmethod
+    def PublishCourse(
+        self,
+        request: _course_pb2.PublishCourseRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_course_pb2.Course, _abc.Awaitable[_course_pb2.Course]]:
+        """Publishes a course: DRAFT or ARCHIVED becomes PUBLISHED.
+
+        Fails with
+        INVALID_ARGUMENT (REQUEST_INVALID; REQUEST_MALFORMED; REQUEST_ID_REUSED);
+        NOT_FOUND (COURSE_NOT_FOUND);
+        FAILED_PRECONDITION (INVALID_STATE_TRANSITION, with "from" and "to" in the metadata), also if it is PUBLISHED;
+        ABORTED (ETAG_MISMATCH).
+        """
+
+    @_abc_1.abstractmethod
+    def ArchiveCourse(
+        self,
+        request: _course_pb2.ArchiveCourseRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_course_pb2.Course, _abc.Awaitable[_course_pb2.Course]]:
+        """Archives a course: PUBLISHED becomes ARCHIVED, which is read-only until it is published again.
+
+        Fails with
+        INVALID_ARGUMENT (REQUEST_INVALID; REQUEST_MALFORMED; REQUEST_ID_REUSED);
+        NOT_FOUND (COURSE_NOT_FOUND);
+        FAILED_PRECONDITION (INVALID_STATE_TRANSITION, with "from" and "to" in the metadata), also if it is ARCHIVED;
+        ABORTED (ETAG_MISMATCH).
+        """
+
+    @_abc_1.abstractmethod
+    def BatchGetCourses(
+        self,
+        request: _course_pb2.BatchGetCoursesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_course_pb2.BatchGetCoursesResponse, _abc.Awaitable[_course_pb2.BatchGetCoursesResponse]]:
+        """Returns the courses of up to 100 names, in the order asked, deleted ones too; a name given twice comes twice. All
+        or none.
+
+        Fails with
+        INVALID_ARGUMENT (REQUEST_INVALID; REQUEST_MALFORMED);
+        NOT_FOUND (COURSE_NOT_FOUND; "indexes" in the metadata has the places of all missing names, counted from 0, and
+        "names" the names as far as they fit);
+        RESOURCE_EXHAUSTED (RESPONSE_TOO_LARGE: together the courses have more than 4 MB; ask for fewer, or for BASIC).
+        """
+
+    @_abc_1.abstractmethod
+    def BatchCreateCourses(
+        self,
+        request: _course_pb2.BatchCreateCoursesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_course_pb2.BatchCreateCoursesResponse, _abc.Awaitable[_course_pb2.BatchCreateCoursesResponse]]:
+        """Creates up to 100 courses, all or none.
+
+        Fails as CreateCourse does. What is wrong is told of every item, under paths such as requests[7].course.title.
         """
 
 def add_CourseServiceServicer_to_server(servicer: CourseServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

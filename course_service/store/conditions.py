@@ -1,0 +1,144 @@
+"""From a filter's tree to SQL.
+
+Every condition is true or false, never NULL, so that NOT turns it around: what is compared with nothing is false.
+"""
+
+import operator
+from collections.abc import Callable
+from typing import Any
+
+from sqlalchemy import (
+    ColumnElement,
+    SQLColumnExpression,
+    and_,
+    exists,
+    func,
+    literal,
+    not_,
+    or_,
+    select,
+    true,
+    type_coerce,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+
+from course_service.course import COLLECTION
+from course_service.filters import And, Comparison, Condition, Not, Or, Present, Search
+from course_service.store.models import CourseRow, ExternalIdRow
+
+Sql = ColumnElement[bool]
+
+_OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
+    "=": operator.eq,
+    "!=": operator.ne,
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+}
+
+
+class Conditions:
+    """Writes conditions in the words of one database, `postgresql` or `sqlite`."""
+
+    def __init__(self, dialect: str) -> None:
+        self._on_postgresql = dialect == "postgresql"
+
+    def sql(self, condition: Condition) -> Sql:  # noqa: C901  # one case for each kind of condition
+        """Write a condition."""
+        match condition:
+            case And(parts):
+                return and_(*map(self.sql, parts))
+            case Or(parts):
+                return or_(*map(self.sql, parts))
+            case Not(part):
+                return not_(self.sql(part))
+            case Search(text):
+                return self._contains(CourseRow.search_text, text.casefold())
+            case Present():
+                return self._present(condition)
+            case Comparison(field="subjects"):
+                return self._among_subjects(condition)
+            case Comparison(field="labels"):
+                return self._label(condition)
+            case Comparison(field="external_ids"):
+                return self._external_id(condition)
+            case Comparison(field="delete_time"):
+                return and_(CourseRow.delete_time.is_not(None), self._compare(CourseRow.delete_time, condition))
+            case Comparison(field="name"):
+                return self._name(condition)
+            case Comparison(field="state" | "uid", operator=":"):
+                return getattr(CourseRow, condition.field) == condition.value  # type: ignore[no-any-return]
+            case Comparison():
+                return self._compare(getattr(CourseRow, condition.field), condition)
+
+    def _present(self, condition: Present) -> Sql:
+        match condition:
+            case Present("labels", str(key)):
+                return self._label_value(key).is_not(None)
+            case Present("external_ids", str(key)):
+                return self._has_external_id(ExternalIdRow.key == key)
+            case Present("subjects"):
+                length = func.jsonb_array_length if self._on_postgresql else func.json_array_length
+                return length(CourseRow.subjects) > 0
+            case Present("delete_time"):
+                return CourseRow.delete_time.is_not(None)
+            case Present("name" | "uid" | "state" | "create_time" | "update_time"):
+                return true()
+            case Present(field):
+                return getattr(CourseRow, field) != ""  # type: ignore[no-any-return]
+
+    def _compare(self, column: SQLColumnExpression[Any], condition: Comparison) -> Sql:
+        value = condition.value
+        if condition.prefix:
+            begins = self._begins(column, str(value))
+            return not_(begins) if condition.operator == "!=" else begins
+        if condition.operator == ":":
+            return self._contains(column, str(value))
+        return _OPERATORS[condition.operator](column, value)  # type: ignore[no-any-return]
+
+    def _contains(self, column: SQLColumnExpression[Any], text: str) -> Sql:
+        # LIKE ignores case on SQLite and has wildcards; these do not.
+        return (func.strpos if self._on_postgresql else func.instr)(column, text) > 0
+
+    def _begins(self, column: SQLColumnExpression[Any], text: str) -> Sql:
+        if self._on_postgresql:
+            return column.startswith(text, autoescape=True)  # LIKE can use an index
+        return func.substr(column, 1, len(text)) == text
+
+    def _name(self, condition: Comparison) -> Sql:
+        value = str(condition.value)
+        if value.startswith(COLLECTION) and condition.operator != ":":
+            # Both sides begin alike, so that comparing the rest is the same, and an index can serve it.
+            rest = Comparison("course_id", None, condition.operator, value.removeprefix(COLLECTION), condition.prefix)
+            return self._compare(CourseRow.course_id, rest)
+        return self._compare(literal(COLLECTION) + CourseRow.course_id, condition)
+
+    def _label_value(self, key: str) -> ColumnElement[Any]:
+        value: ColumnElement[Any] = CourseRow.labels[key].as_string()
+        return value.collate("C") if self._on_postgresql else value
+
+    def _label(self, condition: Comparison) -> Sql:
+        assert condition.key
+        if self._on_postgresql and condition.operator == "=" and not condition.prefix:
+            # An index serves this form.
+            return type_coerce(CourseRow.labels, JSONB).contains({condition.key: condition.value})
+        value = self._label_value(condition.key)
+        return and_(value.is_not(None), self._compare(value, condition))
+
+    def _external_id(self, condition: Comparison) -> Sql:
+        return self._has_external_id(
+            and_(ExternalIdRow.key == condition.key, self._compare(ExternalIdRow.value, condition))
+        )
+
+    def _has_external_id(self, which: Sql) -> Sql:
+        return CourseRow.uid.in_(select(ExternalIdRow.course_uid).where(which))
+
+    def _among_subjects(self, condition: Comparison) -> Sql:
+        text = str(condition.value)
+        if self._on_postgresql and not condition.prefix:
+            return type_coerce(CourseRow.subjects, JSONB).contains([text])
+        each = func.jsonb_array_elements_text if self._on_postgresql else func.json_each
+        subject = each(CourseRow.subjects).table_valued("value")
+        found = self._begins(subject.c.value, text) if condition.prefix else subject.c.value == text
+        return exists(select(1).select_from(subject).where(found))
