@@ -1,18 +1,22 @@
 """How Alembic reaches the database: the one of COURSE_DATABASE_URL, one migration at a time.
 
 Replicas may start together. On PostgreSQL a session advisory lock lets one of them migrate while the others wait; on
-SQLite the transaction itself is exclusive. A migration that waits longer than 2 s for traffic gives way and tries
+SQLite a lock on the file's folder does. A migration that waits longer than 2 s for traffic gives way and tries
 again, because everything that comes after it would wait behind it.
 """
 
+import contextlib
+import fcntl
 import logging
+import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from alembic import context
 from alembic.util import CommandError
 from sqlalchemy import Connection, Engine, NullPool, event, func, select, text
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError, OperationalError
 
 from course_service.settings import SettingsError, load_settings
 from course_service.store.database import describe, postgresql_engine, sqlite_engine
@@ -29,10 +33,13 @@ _log = logging.getLogger("migrations")
 def make_engine() -> Engine:
     """Make an engine on the database of the settings; SQLite's file is created if it is not there."""
     url = load_settings().database
-    if url.drivername == "sqlite":
+    if url.drivername != "sqlite":
+        return postgresql_engine(url, poolclass=NullPool)
+    try:
         Path(url.database or "").parent.mkdir(parents=True, exist_ok=True)
-        return _exclusive(sqlite_engine(url, create=True, poolclass=NullPool))
-    return postgresql_engine(url, poolclass=NullPool)
+    except OSError as error:
+        raise CommandError(f"the folder of COURSE_DATABASE_URL cannot be made: {error.strerror}") from None
+    return _exclusive(sqlite_engine(url, create=True, poolclass=NullPool))
 
 
 def _exclusive(engine: Engine) -> Engine:
@@ -44,19 +51,29 @@ def _exclusive(engine: Engine) -> Engine:
     return engine
 
 
-def wait_for_turn(connection: Connection, deadline: float) -> None:
-    """Take the advisory lock, which the server releases when the connection ends."""
-    while not connection.scalar(select(func.pg_try_advisory_lock(_LOCK_KEY))):
+@contextlib.contextmanager
+def turn(connection: Connection, deadline: float) -> Iterator[None]:
+    """Wait until no other migration runs, and keep others waiting until this one is done."""
+    if connection.dialect.name == "sqlite":
+        file = connection.exec_driver_sql("PRAGMA database_list").one()[2]
+        connection.rollback()
+        folder = os.open(Path(file).parent, os.O_RDONLY)
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(folder)
+        return
+    while not connection.scalar(select(func.pg_try_advisory_lock(_LOCK_KEY))):  # the end of the connection frees it
         if time.monotonic() > deadline:
-            raise CommandError(
-                f"another migration has held the lock for {_PATIENCE_SECONDS:.0f} s; see what it waits for"
-            )
+            raise CommandError(f"another migration has run for {_PATIENCE_SECONDS:.0f} s; see what it waits for")
         time.sleep(_PAUSE_SECONDS)
     # Migrations may work long on a large table, but must not wait long for a lock.
     connection.execute(text("SET statement_timeout = 0"))
     connection.execute(text("SET lock_timeout = '2s'"))
     connection.execute(text("SET idle_in_transaction_session_timeout = 0"))
     connection.commit()
+    yield
 
 
 def migrate(connection: Connection) -> None:
@@ -83,9 +100,7 @@ def main() -> None:
         raise CommandError(str(error)) from None
     deadline = time.monotonic() + _PATIENCE_SECONDS
     try:
-        with engine.connect() as connection:
-            if engine.dialect.name == "postgresql":
-                wait_for_turn(connection, deadline)
+        with engine.connect() as connection, turn(connection, deadline):
             while True:
                 try:
                     migrate(connection)
@@ -97,10 +112,8 @@ def main() -> None:
                     time.sleep(_PAUSE_SECONDS)
                 else:
                     break
-    except OperationalError as error:
-        raise CommandError(
-            f"the database of COURSE_DATABASE_URL cannot be reached or is busy: {describe(error)}"
-        ) from None
+    except DBAPIError as error:
+        raise CommandError(f"the database of COURSE_DATABASE_URL cannot be migrated: {describe(error)}") from None
 
 
 main()
