@@ -130,6 +130,7 @@ _GRAMMAR = r"""
 """
 _parser = lark.Lark(_GRAMMAR, parser="lalr", lexer="basic", propagate_positions=True)
 
+_NEVER_STORED = re.compile("[\x00\ud800-\udfff]")
 _PARENTHESES = re.compile(r""""(?:\\[\s\S]|[^"\\])*"|'(?:\\[\s\S]|[^'\\])*'|[()]""")
 
 
@@ -140,6 +141,8 @@ def parse_filter(text: str) -> Condition | None:
         raise FilterInvalid(f"A filter has at most {MAX_LENGTH} characters", MAX_LENGTH)
     if not text.strip():
         return None
+    if found := _NEVER_STORED.search(text):
+        raise FilterInvalid("No text has this character", found.start())
     _check_depth(text)
     try:
         tree = _parser.parse(text)

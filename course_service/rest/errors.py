@@ -1,5 +1,6 @@
 """Errors as HTTP tells them: the status code, and google.rpc.Status as JSON."""
 
+import dataclasses
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
@@ -83,10 +84,7 @@ def answer_errors(app: FastAPI) -> None:
         details = error.errors()
         if any(detail["type"] == "json_invalid" or detail["loc"] == ("body",) for detail in details):
             return _error_response(_body_malformed())
-        # The first step says where FastAPI read the field: body, query or path.
-        return _error_response(
-            RequestInvalid(schemas.violations({**detail, "loc": detail["loc"][1:]} for detail in details))
-        )
+        return _error_response(RequestInvalid([_violation(detail) for detail in details]))
 
     @app.exception_handler(HTTPException)
     async def http_error(request: Request, error: HTTPException) -> JSONResponse:
@@ -104,6 +102,13 @@ def answer_errors(app: FastAPI) -> None:
     @app.exception_handler(Exception)
     async def unforeseen(_: Request, exception: Exception) -> JSONResponse:
         return _error_response(report(exception))
+
+
+def _violation(details: Mapping[str, Any]) -> Violation:
+    # The first step says where FastAPI read the field: body, query, path or header.
+    place, *location = details["loc"]
+    (violation,) = schemas.violations([{**details, "loc": location}])
+    return dataclasses.replace(violation, field=location[0].title()) if place == "header" else violation
 
 
 def _body_malformed() -> RequestMalformed:

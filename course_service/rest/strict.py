@@ -5,7 +5,8 @@ from collections import Counter
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from fastapi import Request, Response
+from fastapi import Request, Response, params
+from fastapi.dependencies.utils import get_flat_params
 from fastapi.routing import APIRoute
 
 from course_service.errors import RequestInvalid, Violation
@@ -17,8 +18,9 @@ class StrictRoute(APIRoute):
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """Wrap FastAPI's handler."""
         handle = super().get_route_handler()
-        known = {parameter.alias: parameter for parameter in self.dependant.query_params}
-        lists = {"names"} & set(known)
+        parameters = get_flat_params(self.dependant)
+        known = {parameter.alias for parameter in parameters if isinstance(parameter.field_info, params.Query)}
+        lists = {"names"} & known
 
         async def strictly(request: Request) -> Response:
             counts = Counter(name for name, _ in request.query_params.multi_items())

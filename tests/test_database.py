@@ -1,0 +1,216 @@
+"""What happens when the database goes away, is not what it should be, or waits."""
+
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from sqlalchemy import create_engine, event, text
+from sqlalchemy.engine import URL
+from sqlalchemy.pool import NullPool
+
+from course_service.course import State
+from course_service.deadline import within
+from course_service.errors import DatabaseUnavailable
+from course_service.rpc.health import Health
+from course_service.schemas import ChangeCourseRequest, CreateCourseRequest, validated
+from course_service.services import archive_course, create_course, get_course_by_id, publish_course
+from course_service.store.database import Database, DatabaseUnusable
+from course_service.store.repository import CourseRepository
+from tests.conftest import PostgresServer, migrate
+
+
+@pytest.fixture
+def postgresql_url(postgres_server: PostgresServer) -> Iterator[URL]:
+    with postgres_server.new_database() as url:
+        migrate(url)
+        yield url
+
+
+@pytest.fixture
+def postgresql(postgresql_url: URL) -> Iterator[Database]:
+    database = Database(postgresql_url, connections=2)
+    yield database
+    database.close()
+
+
+def request(course_id: str = "", request_id: str = "") -> CreateCourseRequest:
+    fields = {"course": {"title": "Biology"}, "course_id": course_id, "request_id": request_id}
+    return validated(CreateCourseRequest, fields)
+
+
+def end_sessions(server: PostgresServer, url: URL) -> None:
+    """End every session of a database, as a restart would."""
+    server.execute(
+        f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{url.database}'"  # the tests' own
+    )
+
+
+def rows(url: URL) -> int:
+    with create_engine(url, poolclass=NullPool).connect() as connection:
+        return int(connection.execute(text("SELECT count(*) FROM courses")).scalar_one())
+
+
+def test_sessions_that_were_ended_are_replaced_without_anybody_noticing(
+    postgresql: Database, postgresql_url: URL, postgres_server: PostgresServer
+) -> None:
+    course = create_course(postgresql, request())
+    end_sessions(postgres_server, postgresql_url)
+    assert get_course_by_id(postgresql, course.course_id) == course
+    end_sessions(postgres_server, postgresql_url)
+    assert create_course(postgresql, request()).title == "Biology"
+    end_sessions(postgres_server, postgresql_url)
+    postgresql.check()
+    assert rows(postgresql_url) == 2
+
+
+@pytest.fixture
+def lost_commit(postgresql: Database, postgresql_url: URL, postgres_server: PostgresServer) -> Callable[[], None]:
+    """Have the next COMMIT carried out, but its answer lost."""
+
+    def lose() -> None:
+        def commit_and_cut(cursor: Any, statement: str, parameters: object, context: object) -> bool:
+            if statement != "COMMIT":
+                return False
+            event.remove(postgresql._writer, "do_execute", commit_and_cut)
+            cursor.execute(statement)
+            end_sessions(postgres_server, postgresql_url)
+            cursor.execute("SELECT 1")  # fails as a COMMIT would that is not answered
+            return True
+
+        event.listen(postgresql._writer, "do_execute", commit_and_cut)
+
+    return lose
+
+
+@pytest.mark.parametrize("request_id", ["", str(uuid.uuid4())])
+def test_a_create_whose_commit_was_not_answered_is_made_once(
+    postgresql: Database, postgresql_url: URL, lost_commit: Callable[[], None], request_id: str
+) -> None:
+    lost_commit()
+    course = create_course(postgresql, request("bio", request_id))
+    assert rows(postgresql_url) == 1
+    assert get_course_by_id(postgresql, "bio") == course
+
+
+def test_a_step_whose_commit_was_not_answered_is_repeated_only_under_a_request_id(
+    postgresql: Database, lost_commit: Callable[[], None]
+) -> None:
+    create_course(postgresql, request("bio"))
+    lost_commit()
+    with pytest.raises(DatabaseUnavailable):
+        publish_course(postgresql, ChangeCourseRequest(name="courses/bio"))
+    assert get_course_by_id(postgresql, "bio").state is State.PUBLISHED
+    lost_commit()
+    archive = ChangeCourseRequest(name="courses/bio", request_id=str(uuid.uuid4()))
+    archived = archive_course(postgresql, archive)
+    assert archived == get_course_by_id(postgresql, "bio")
+    assert archived.state is State.ARCHIVED
+
+
+def test_a_transaction_cut_off_in_the_middle_is_done_again(
+    postgresql: Database, postgresql_url: URL, postgres_server: PostgresServer
+) -> None:
+    tries = []
+
+    def work(courses: CourseRepository) -> int:
+        tries.append(courses.get("bio"))
+        if len(tries) == 1:
+            end_sessions(postgres_server, postgresql_url)
+            courses.get("bio")
+        return len(tries)
+
+    assert postgresql.write(work) == 2
+
+
+def test_nothing_is_tried_again_after_the_deadline(
+    postgresql: Database, postgresql_url: URL, postgres_server: PostgresServer
+) -> None:
+    tries = []
+
+    def work(courses: CourseRepository) -> None:
+        tries.append(1)
+        end_sessions(postgres_server, postgresql_url)
+        courses.get("bio")
+
+    with within(0), pytest.raises(DatabaseUnavailable):
+        postgresql.write(work)
+    assert len(tries) == 1
+
+
+def test_two_transactions_that_wait_for_each_other_both_succeed(postgresql: Database) -> None:
+    for course_id in ("a", "b"):
+        create_course(postgresql, request(course_id))
+    both_hold_one = threading.Barrier(2)
+    tries = {"ab": 0, "ba": 0}
+
+    def swap(order: str) -> None:
+        def work(courses: CourseRepository) -> None:
+            tries[order] += 1
+            courses.get(order[0], lock=True)
+            if tries[order] == 1:
+                both_hold_one.wait()
+            courses.get(order[1], lock=True)
+
+        postgresql.write(work)
+
+    threads = [threading.Thread(target=swap, args=[order]) for order in tries]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(tries.values()) == [1, 2]
+
+
+def test_a_pool_that_is_used_up_is_unavailability(postgresql: Database) -> None:
+    def hold_both(depth: int) -> object:
+        if depth == 0:
+            with pytest.raises(DatabaseUnavailable):
+                postgresql.read(lambda courses: courses.get("x"))
+            return None
+        return postgresql.read(lambda _: hold_both(depth - 1))
+
+    hold_both(2)
+    assert postgresql.read(lambda courses: courses.get("x")) is None
+
+
+def test_health_follows_the_database_and_outlives_any_error(postgresql: Database, postgresql_url: URL) -> None:
+    health = Health(postgresql)
+    health._look()
+    assert health._serving
+    with create_engine(postgresql_url, poolclass=NullPool).begin() as connection:
+        connection.execute(text("ALTER TABLE alembic_version RENAME COLUMN version_num TO other"))
+    health._look()
+    assert not health._serving
+    with create_engine(postgresql_url, poolclass=NullPool).begin() as connection:
+        connection.execute(text("ALTER TABLE alembic_version RENAME COLUMN other TO version_num"))
+    health._look()
+    assert health._serving
+
+
+def test_a_database_of_another_encoding_is_refused(postgres_server: PostgresServer) -> None:
+    postgres_server.execute("CREATE DATABASE latin ENCODING LATIN1 LOCALE 'C' TEMPLATE template0")
+    try:
+        database = Database(postgres_server.url.set(database="latin"), connections=1)
+        with pytest.raises(DatabaseUnusable, match="UTF8 and is LATIN1"):
+            database.check()
+        database.close()
+    finally:
+        postgres_server.execute("DROP DATABASE latin")
+
+
+def test_sessions_are_in_utc_with_time_limits_whatever_the_url_adds(postgresql_url: URL) -> None:
+    def shown(database: Database, name: str) -> object:
+        with database._reader.connect() as connection:
+            return connection.execute(text(f"SHOW {name}")).scalar()
+
+    database = Database(postgresql_url.set(query={**postgresql_url.query, "options": "-c work_mem=5MB"}), connections=1)
+    names = ("timezone", "statement_timeout", "lock_timeout", "work_mem")
+    assert [shown(database, name) for name in names] == ["UTC", "5s", "2s", "5MB"]
+    database.close()
+    plain = Database(postgresql_url, connections=1, session_settings=False)
+    assert shown(plain, "timezone") == "Asia/Tokyo"
+    course = create_course(plain, request())
+    assert get_course_by_id(plain, course.course_id).create_time.isoformat().endswith("+00:00")
+    plain.close()

@@ -1,0 +1,144 @@
+"""Every HTTP route: the same use cases as gRPC, in HTTP's words."""
+
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+import httpx2
+import pytest
+
+from tests.calls import create, get
+from tests.conftest import Service
+from tests.failures import http_failure
+
+
+@pytest.fixture
+def http(service: Service) -> httpx2.Client:
+    create(service, "bio", code="BIO", description="Cells.", labels={"x": "1"}, external_ids={"sis": "A1"})
+    return service.http
+
+
+def ok(response: httpx2.Response) -> dict[str, Any]:
+    assert response.status_code == 200, response.text
+    body: dict[str, Any] = response.json()
+    if "etag" in body:
+        assert response.headers["ETag"] == body["etag"]
+    return body
+
+
+def test_patch_changes_the_fields_that_were_sent(http: httpx2.Client) -> None:
+    before = ok(http.get("/courses/bio"))
+    after = ok(http.patch("/courses/bio", json={"code": "", "labels": {"y": "2"}, "uid": "ignored", "name": "too"}))
+    changed = {field for field in before if before[field] != after[field]}
+    assert changed == {"code", "labels", "etag", "update_time"}
+    assert ok(http.patch("/courses/bio", json={"description": None}))["description"] == ""
+    assert ok(http.patch("/courses/bio", json={})) == ok(http.get("/courses/bio"))
+    failure = http_failure(http.patch("/courses/bio", json={"title": None, "nope": 1}), 422)
+    assert failure.violations == {"title": "FIELD_REQUIRED", "nope": "FIELD_UNKNOWN"}
+
+
+def test_patch_of_a_missing_course(http: httpx2.Client) -> None:
+    assert http_failure(http.patch("/courses/new", json={"title": "x"}), 404).reason == "COURSE_NOT_FOUND"
+    assert ok(http.patch("/courses/new?allow_missing=true", json={"title": "x"}))["name"] == "courses/new"
+    failure = http_failure(http.patch("/courses/newer?allow_missing=true", json={}), 422)
+    assert failure.violations == {"title": "FIELD_REQUIRED"}
+
+
+def test_if_match_is_held_against_the_etag(http: httpx2.Client) -> None:
+    etag = http.get("/courses/bio").headers["ETag"]
+    ok(http.patch("/courses/bio", json={"title": "A"}, headers={"If-Match": etag}))
+    calls: list[Callable[[dict[str, str]], httpx2.Response]] = [
+        lambda headers: http.patch("/courses/bio", json={"title": "B"}, headers=headers),
+        lambda headers: http.post("/courses/bio:publish", headers=headers),
+        lambda headers: http.delete("/courses/bio", headers=headers),
+    ]
+    for call in calls:
+        failure = http_failure(call({"If-Match": etag}), 412)
+        assert (failure.status, failure.reason) == ("ABORTED", "ETAG_MISMATCH")
+    assert ok(http.patch("/courses/bio", json={"title": "B"}, headers={"If-Match": "*"}))["title"] == "B"
+
+
+def test_the_lifecycle(http: httpx2.Client) -> None:
+    assert ok(http.post("/courses/bio:publish"))["state"] == "PUBLISHED"
+    failure = http_failure(http.post("/courses/bio:publish"), 400)
+    assert (failure.status, failure.reason) == ("FAILED_PRECONDITION", "INVALID_STATE_TRANSITION")
+    assert (failure.metadata["from"], failure.metadata["to"]) == ("PUBLISHED", "PUBLISHED")
+    assert ok(http.post("/courses/bio:archive"))["state"] == "ARCHIVED"
+    assert http_failure(http.patch("/courses/bio", json={"title": "x"}), 400).reason == "COURSE_ARCHIVED"
+    deleted = ok(http.delete("/courses/bio"))
+    assert deleted["state"] == "DELETED"
+    assert deleted["purge_time"] > deleted["delete_time"]
+    assert http_failure(http.delete("/courses/bio"), 404).reason == "COURSE_NOT_FOUND"
+    assert ok(http.delete("/courses/bio?allow_missing=true")) == deleted
+    assert http.delete("/courses/never?allow_missing=true").status_code == 204
+    assert ok(http.post("/courses/bio:undelete"))["state"] == "ARCHIVED"
+    assert http_failure(http.post("/courses/bio:undelete"), 409).reason == "COURSE_NOT_DELETED"
+
+
+def test_the_list(http: httpx2.Client, service: Service) -> None:
+    for number in range(5):
+        create(service, f"c{number}", title=f"T{number}")
+    page = ok(http.get("/courses", params={"page_size": 2, "order_by": "title desc", "filter": "title:T"}))
+    assert [course["title"] for course in page["courses"]] == ["T4", "T3"]
+    query = {"page_size": 9, "order_by": "title desc", "filter": "title:T", "page_token": page["next_page_token"]}
+    rest = ok(http.get("/courses", params=query))
+    assert [course["title"] for course in rest["courses"]] == ["T2", "T1", "T0"]
+    assert rest["next_page_token"] == ""
+    assert ok(http.get("/courses?filter=name=courses/bio"))["courses"][0]["description"] == ""
+    assert ok(http.get("/courses?filter=name=courses/bio&view=FULL"))["courses"][0]["description"] == "Cells."
+    ok(http.delete("/courses/bio"))
+    assert len(ok(http.get("/courses"))["courses"]) == 5
+    assert len(ok(http.get("/courses?show_deleted=true"))["courses"]) == 6
+    assert http_failure(http.get("/courses?page_size=-1"), 422).reason == "PAGE_SIZE_NEGATIVE"
+    assert http_failure(http.get("/courses?page_size=x"), 422).violations == {"page_size": "FIELD_WRONG_TYPE"}
+
+
+def test_batches(http: httpx2.Client) -> None:
+    body: dict[str, Any] = {"requests": [{"course": {"title": "A"}, "course_id": "a"}, {"course": {"title": "B"}}]}
+    created = ok(http.post("/courses:batchCreate", json=body))["courses"]
+    assert [course["title"] for course in created] == ["A", "B"]
+    names = [created[1]["name"], "courses/a", created[1]["name"]]
+    read = ok(http.get("/courses:batchGet", params={"names": names}))["courses"]
+    assert [course["title"] for course in read] == ["B", "A", "B"]
+    assert http_failure(http.get("/courses:batchGet?names=courses/nope"), 404).metadata["indexes"] == "0"
+    assert http_failure(http.get("/courses:batchGet"), 422).violations == {"names": "FIELD_REQUIRED"}
+    body["requests"][1]["course"]["title"] = ""
+    failure = http_failure(http.post("/courses:batchCreate", json=body), 422)
+    assert failure.violations == {"requests[1].course.title": "FIELD_REQUIRED"}
+    body["requests"][1]["course"]["title"] = "C"
+    failure = http_failure(http.post("/courses:batchCreate", json=body), 409)
+    assert failure.violations == {"requests[0].course_id": "COURSE_ALREADY_EXISTS"}
+
+
+def test_an_idempotency_key_makes_each_write_safe_to_repeat(http: httpx2.Client) -> None:
+    writes: list[Callable[[dict[str, str]], httpx2.Response]] = [
+        lambda headers: http.post("/courses", json={"title": "x"}, headers=headers),
+        lambda headers: http.post("/courses:batchCreate", json=BATCH, headers=headers),
+        lambda headers: http.patch("/courses/bio", json={"title": "y"}, headers=headers),
+        lambda headers: http.post("/courses/bio:publish", headers=headers),
+        lambda headers: http.post("/courses/bio:archive", headers=headers),
+        lambda headers: http.delete("/courses/bio", headers=headers),
+        lambda headers: http.post("/courses/bio:undelete", headers=headers),
+    ]
+    for send in writes:
+        key = {"Idempotency-Key": str(uuid.uuid4())}
+        first, second = send(key), send(key)
+        assert first.is_success, first.text
+        assert (second.status_code, second.json()) == (first.status_code, first.json())
+    failure = http_failure(http.post("/courses", json={"title": "x"}, headers={"Idempotency-Key": "x"}), 422)
+    assert failure.violations == {"Idempotency-Key": "FIELD_BAD_FORMAT"}
+
+
+BATCH = {"requests": [{"course": {"title": "x"}}]}
+
+
+def test_trying_out_stores_nothing(http: httpx2.Client, service: Service) -> None:
+    before = get(service, "courses/bio")
+    assert http.post("/courses?validate_only=true&course_id=new", json={"title": "x"}).status_code == 201
+    http_failure(http.get("/courses/new"), 404)
+    assert ok(http.patch("/courses/bio?validate_only=true", json={"title": "y"}))["title"] == "y"
+    assert ok(http.delete("/courses/bio?validate_only=true"))["state"] == "DELETED"
+    assert ok(http.post("/courses/bio:publish?validate_only=true"))["state"] == "PUBLISHED"
+    assert ok(http.post("/courses:batchCreate", json={**BATCH, "validate_only": True}))["courses"]
+    assert len(ok(http.get("/courses"))["courses"]) == 1
+    assert get(service, "courses/bio") == before

@@ -1,0 +1,245 @@
+"""Writes that may be repeated, tried out, or made by two at once."""
+
+import threading
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import grpc
+import pytest
+from course.v1 import course_pb2
+
+from course_service.errors import CourseNotDeleted
+from course_service.schemas import CreateCourseRequest, validated
+from course_service.services import create_course
+from course_service.store.database import Database
+from tests.calls import call, create, failed, get, names
+from tests.conftest import Service
+
+
+def new_id() -> str:
+    return str(uuid.uuid4())
+
+
+def test_two_writers_with_one_etag_make_one_change(service: Service) -> None:
+    course = create(service, "bio")
+    start = threading.Barrier(2)
+
+    def write(title: str) -> str:
+        start.wait()
+        try:
+            call(service, "UpdateCourse", course={"name": course.name, "title": title, "etag": course.etag})
+        except grpc.RpcError as error:
+            code: str = error.code().name
+            return code
+        return "OK"
+
+    with ThreadPoolExecutor(2) as pool:
+        assert sorted(pool.map(write, ["A", "B"])) == ["ABORTED", "OK"]
+
+
+def test_read_modify_write_with_etags_loses_no_update(service: Service) -> None:
+    create(service, "bio", labels={"count": "0"})
+
+    def work(_: int) -> int:
+        done = 0
+        for _ in range(50):
+            course = get(service, "courses/bio")
+            labels = {"count": str(int(course.labels["count"]) + 1)}
+            try:
+                call(service, "UpdateCourse", course={"name": course.name, "labels": labels, "etag": course.etag})
+                done += 1
+            except grpc.RpcError as error:
+                assert error.code() is grpc.StatusCode.ABORTED  # noqa: PT017  # either outcome is right
+        return done
+
+    with ThreadPoolExecutor(8) as pool:
+        done = sum(pool.map(work, range(8)))
+    assert done >= 50
+    assert get(service, "courses/bio").labels["count"] == str(done)
+
+
+def test_updates_without_an_etag_all_succeed_and_change_only_their_own_field(service: Service) -> None:
+    create(service, "bio")
+
+    def work(field: str) -> None:
+        for number in range(20):
+            call(service, "UpdateCourse", course={"name": "courses/bio", field: f"{field} {number}"})
+
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(work, ["title", "code", "description"]))
+    course = get(service, "courses/bio")
+    assert (course.title, course.code, course.description) == ("title 19", "code 19", "description 19")
+
+
+# Every write with its request, for a course "bio" in the right state.
+WRITES: dict[str, dict[str, Any]] = {
+    "CreateCourse": {"course": {"title": "New"}, "course_id": "new"},
+    "BatchCreateCourses": {"requests": [{"course": {"title": "New"}, "course_id": "new"}]},
+    "UpdateCourse": {"course": {"name": "courses/bio", "title": "New"}},
+    "DeleteCourse": {"name": "courses/bio"},
+    "UndeleteCourse": {"name": "courses/bio"},
+    "PublishCourse": {"name": "courses/bio"},
+    "ArchiveCourse": {"name": "courses/bio"},
+}
+ANOTHER: dict[str, dict[str, Any]] = {
+    "CreateCourse": {"course": {"title": "Other"}},
+    "BatchCreateCourses": {"requests": [{"course": {"title": "New"}}]},
+    "UpdateCourse": {"course": {"name": "courses/bio"}},
+    **{method: {"name": "courses/other"} for method in WRITES if "name" in WRITES[method]},
+}
+
+
+def ready(service: Service, method: str) -> course_pb2.Course:
+    course = create(service, "bio")
+    if method == "UndeleteCourse":
+        course = call(service, "DeleteCourse", name=course.name)
+    if method == "ArchiveCourse":
+        course = call(service, "PublishCourse", name=course.name)
+    return course
+
+
+def everything(service: Service) -> list[course_pb2.Course]:
+    return list(call(service, "ListCourses", show_deleted=True, view=course_pb2.COURSE_VIEW_FULL).courses)
+
+
+@pytest.mark.parametrize("method", WRITES)
+def test_the_same_request_again_gets_the_same_answer_and_does_nothing(service: Service, method: str) -> None:
+    ready(service, method)
+    request_id = new_id()
+    first = call(service, method, **WRITES[method], request_id=request_id)
+    state = everything(service)
+    assert call(service, method, **WRITES[method], request_id=request_id) == first
+    assert call(service, method, **WRITES[method], request_id=request_id.upper()) == first
+    assert everything(service) == state
+
+
+@pytest.mark.parametrize("method", WRITES)
+def test_another_request_under_the_same_id_is_refused(service: Service, method: str) -> None:
+    ready(service, method)
+    request_id = new_id()
+    call(service, method, **WRITES[method], request_id=request_id)
+    failure = failed(service, method, **ANOTHER[method], request_id=request_id)
+    assert (failure.status, failure.reason) == ("INVALID_ARGUMENT", "REQUEST_ID_REUSED")
+    assert failure.violations == {"request_id": "REQUEST_ID_REUSED"}
+
+
+@pytest.mark.parametrize("method", WRITES)
+def test_trying_out_answers_as_the_real_call_and_stores_nothing(service: Service, method: str) -> None:
+    ready(service, method)
+    state = everything(service)
+    request_id = new_id()
+    would_be = call(service, method, **WRITES[method], request_id=request_id, validate_only=True)
+    assert everything(service) == state
+    real = call(service, method, **WRITES[method], request_id=request_id)  # the id was not used up
+    assert everything(service) != state
+    for answer in (would_be, real):
+        for course in answer.courses if hasattr(answer, "courses") else [answer]:
+            for field in ("uid", "etag", "create_time", "update_time", "delete_time", "purge_time"):
+                course.ClearField(field)
+    assert would_be == real
+
+
+def test_trying_out_tells_what_stands_in_the_way(service: Service) -> None:
+    create(service, "bio", external_ids={"sis": "1"})
+    failure = failed(service, "CreateCourse", course={"title": "x"}, course_id="bio", validate_only=True)
+    assert failure.reason == "COURSE_ALREADY_EXISTS"
+    course = {"title": "x", "external_ids": {"sis": "1"}}
+    assert failed(service, "CreateCourse", course=course, validate_only=True).reason == "EXTERNAL_ID_IN_USE"
+    assert failed(service, "ArchiveCourse", name="courses/bio", validate_only=True).status == "FAILED_PRECONDITION"
+
+
+@pytest.mark.parametrize("course_id", ["", "bio"])
+def test_twenty_at_once_with_one_request_id_make_one_course(service: Service, course_id: str) -> None:
+    request_id = new_id()
+    start = threading.Barrier(20)
+
+    def write(_: int) -> course_pb2.Course:
+        start.wait()
+        course: course_pb2.Course = call(
+            service, "CreateCourse", course={"title": "x"}, course_id=course_id, request_id=request_id
+        )
+        return course
+
+    with ThreadPoolExecutor(20) as pool:
+        answers = list(pool.map(write, range(20)))
+    assert all(answer == answers[0] for answer in answers)
+    assert names(service) == [answers[0].name.removeprefix("courses/")]
+
+
+def test_twenty_steps_at_once_with_one_request_id_are_one_step(service: Service) -> None:
+    course = create(service, "bio")
+    request_id = new_id()
+    start = threading.Barrier(20)
+
+    def publish(_: int) -> course_pb2.Course:
+        start.wait()
+        published: course_pb2.Course = call(
+            service, "PublishCourse", name=course.name, etag=course.etag, request_id=request_id
+        )
+        return published
+
+    with ThreadPoolExecutor(20) as pool:
+        answers = list(pool.map(publish, range(20)))
+    assert all(answer == get(service, course.name) for answer in answers)
+
+
+def test_a_request_id_belongs_to_one_method_and_one_caller(service: Service, database: Database) -> None:
+    request_id = new_id()
+    course = call(service, "CreateCourse", course={"title": "x"}, request_id=request_id)
+    assert call(service, "PublishCourse", name=course.name, request_id=request_id).state == course_pb2.Course.PUBLISHED
+    request = validated(CreateCourseRequest, {"course": {"title": "x"}, "request_id": request_id})
+    others = {create_course(database, request, caller).uid for caller in ("ann", "bob", "ann")}
+    assert len(others) == 2
+    assert course.uid not in others
+
+
+def test_a_failed_call_does_not_use_up_its_request_id(service: Service) -> None:
+    request_id = new_id()
+    create(service, "bio")
+    request: dict[str, Any] = {"course": {"title": "x"}, "course_id": "bio", "request_id": request_id}
+    assert failed(service, "CreateCourse", **request).reason == "COURSE_ALREADY_EXISTS"
+    request["course_id"] = "other"
+    assert call(service, "CreateCourse", **request).name == "courses/other"
+
+
+def test_the_stored_answer_comes_back_after_the_course_was_changed(service: Service) -> None:
+    request: dict[str, Any] = {
+        "course": {"title": "x", "labels": {"b": "1", "a": "2"}, "subjects": ["b", "a"], "description": "é\n"},
+        "request_id": new_id(),
+    }
+    first = call(service, "CreateCourse", **request)
+    call(service, "UpdateCourse", course={"name": first.name, "title": "y"})
+    call(service, "DeleteCourse", name=first.name)
+    assert call(service, "CreateCourse", **request) == first
+
+
+def test_grpc_and_http_share_their_request_ids(service: Service) -> None:
+    request_id = new_id()
+    created = call(service, "CreateCourse", course={"title": "x", "labels": {"a": "1"}}, request_id=request_id)
+    headers = {"Idempotency-Key": request_id}
+    again = service.http.post("/courses", json={"title": "x", "labels": {"a": "1"}}, headers=headers)
+    assert again.json()["name"] == created.name
+
+
+@pytest.mark.parametrize("request_id", ["x", "0" * 36, "00000000-0000-0000-0000-000000000000", new_id()[1:],
+    new_id() + "0", "{" + new_id()[2:] + "}", new_id().replace("-", ""), "urn:uuid:" + new_id()])  # fmt: skip
+def test_a_request_id_that_is_no_uuid_is_refused(service: Service, request_id: str) -> None:
+    failure = failed(service, "CreateCourse", course={"title": "x"}, request_id=request_id)
+    assert failure.violations == {"request_id": "FIELD_BAD_FORMAT"}
+
+
+def test_a_write_that_fails_after_it_claimed_its_id_leaves_the_id_free(
+    service: Service, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = validated(CreateCourseRequest, {"course": {"title": "x"}, "request_id": new_id()})
+
+    def fail(*_: object) -> None:
+        raise CourseNotDeleted("at the last moment")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("course_service.store.repository.CourseRepository.keep", fail)
+        with pytest.raises(CourseNotDeleted):
+            create_course(database, request)
+    assert names(service) == []
+    assert create_course(database, request).title == "x"
