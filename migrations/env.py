@@ -93,6 +93,9 @@ def migrate(connection: Connection) -> None:
 def main() -> None:
     """Migrate; what stands in the way ends in one line."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    # Of what Alembic tells, only which migrations run is news.
+    logging.getLogger("alembic.runtime.migration").addFilter(lambda record: str(record.msg).startswith("Running"))
+    logging.getLogger("alembic.runtime.plugins").setLevel(logging.WARNING)
     logging.getLogger("alembic.util.messaging").setLevel(logging.CRITICAL)  # Alembic prints its errors besides
     try:
         engine = make_engine()

@@ -1,8 +1,10 @@
 """The migrations: up, down, up; many at once; and the models say what they make."""
 
+import dataclasses
 import os
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -14,6 +16,9 @@ from sqlalchemy import Engine, create_engine, inspect, text
 from sqlalchemy.engine import URL
 from sqlalchemy.pool import NullPool
 
+from course_service.course import State
+from course_service.filters import parse_filter
+from course_service.paging import parse_order_by
 from course_service.store.database import Database, SchemaMissing
 from course_service.store.models import SCHEMA_REVISION, Base, is_there
 from tests.conftest import ROOT, PostgresServer, migrate
@@ -70,6 +75,40 @@ def test_migrating_again_keeps_the_courses(empty_database_url: URL) -> None:
     database.write(lambda courses: courses.add([COURSE]))
     migrate(empty_database_url)
     assert database.read(lambda courses: courses.get(COURSE.course_id)) == COURSE
+    database.close()
+
+
+def test_down_to_0001_and_up_again_loses_nothing_that_0001_knows(empty_database_url: URL) -> None:
+    migrate(empty_database_url)
+    deleted = dataclasses.replace(
+        COURSE, uid=COURSE.uid.replace("0000-7", "0001-7"), course_id="gone", external_ids={"sis": "1"}
+    ).deleted(datetime.now(UTC))
+    with_text = dataclasses.replace(COURSE, description="é\n", labels={"a": "b"})
+    database = Database(empty_database_url, connections=1)
+    assert database.write(lambda courses: courses.add([with_text, deleted])) == [None, None]
+    database.close()
+    kept = "uid, course_id, title, code, description, owner, language_code, subjects, labels, state, create_time,"
+    query = text(f"SELECT {kept} update_time, revision FROM courses ORDER BY uid")
+
+    def rows() -> list[Any]:
+        with engine_of(empty_database_url).connect() as connection:
+            return [tuple(row) for row in connection.execute(query)]
+
+    before = rows()
+    migrate(empty_database_url, "0001_create_courses", down=True)
+    assert rows() == before
+    migrate(empty_database_url)
+    assert rows() == before
+    database = Database(empty_database_url, connections=1)
+    assert database.read(lambda courses: courses.get(COURSE.course_id)) == with_text
+    back = database.read(lambda courses: courses.get("gone"))
+    assert back
+    assert back.purge_time == back.update_time + timedelta(days=30)
+    assert back.undeleted(datetime.now(UTC)).state is State.DRAFT
+    page = database.read(
+        lambda courses: courses.page(parse_filter("É"), parse_order_by(""), None, limit=9, show_deleted=True, full=True)
+    )
+    assert [course.course_id for course in page] == [COURSE.course_id]
     database.close()
 
 

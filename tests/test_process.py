@@ -121,6 +121,24 @@ def test_after_sigterm_it_says_not_serving_and_goes_on_serving_for_a_while(migra
         assert process.stop(signal.SIGINT) == 0  # a second signal, from a terminal, ends the wait
 
 
+def test_two_purges_beside_a_running_service(migrated_url: URL) -> None:
+    with running(migrated_url) as process:
+        purges = [
+            subprocess.Popen(
+                [sys.executable, "-m", "course_service", "purge"],
+                cwd=ROOT,
+                env=environment_of(COURSE_DATABASE_URL=str(migrated_url)),
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            for _ in range(2)
+        ]
+        for purge in purges:
+            assert "purged 0 courses and 0 answers" in purge.communicate(timeout=20)[1]
+            assert purge.returncode == 0
+        assert process.stop() == 0
+
+
 def test_the_health_command_tells_by_its_exit_code(migrated_url: URL) -> None:
     def health(address: str) -> int:
         return subprocess.run(
@@ -173,6 +191,46 @@ def test_an_unreachable_database_is_named_by_its_setting() -> None:
         port = free.getsockname()[1]
     line = failed_start(COURSE_DATABASE_URL=f"postgresql://canary:canary@127.0.0.1:{port}/canary")
     assert "COURSE_DATABASE_URL does not answer" in line
+
+
+def failed_migration(url: str) -> str:
+    """Migrate what cannot be migrated; returns the one line that is said."""
+    result = subprocess.run(
+        [sys.executable, "-m", "alembic", "upgrade", "head"],
+        cwd=ROOT,
+        env=environment_of(COURSE_DATABASE_URL=url),
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
+    assert result.returncode != 0
+    (line,) = (result.stdout + result.stderr).splitlines()
+    assert "canary" not in line
+    return line
+
+
+def test_a_file_that_is_no_database_is_told_in_one_line(tmp_path: Path) -> None:
+    file = tmp_path / "course.db"
+    file.write_bytes(b"canary" * 1000)
+    assert "SQLITE_NOTADB" in failed_start(COURSE_DATABASE_URL=f"sqlite:///{file}")
+    assert "SQLITE_NOTADB" in failed_migration(f"sqlite:///{file}")
+    assert "cannot be made" in failed_migration(f"sqlite:///{file}/sub/course.db")
+
+
+def test_what_postgresql_does_not_take_is_told_in_one_line(postgres_server: PostgresServer) -> None:
+    with postgres_server.new_database() as url:
+        odd = url.set(query={**url.query, "canary": "x"}).render_as_string(hide_password=False)
+        assert "cannot be used" in failed_start(COURSE_DATABASE_URL=odd)
+        assert "cannot be migrated" in failed_migration(odd)
+        postgres_server.execute("CREATE ROLE weak LOGIN")
+        try:
+            weak = url.set(username="weak").render_as_string(hide_password=False)
+            assert "42501" in failed_migration(weak)
+            migrate(url)
+            assert "42501" in failed_start(COURSE_DATABASE_URL=weak)
+        finally:
+            postgres_server.execute("DROP ROLE weak")
 
 
 @pytest.mark.parametrize("setting", ["COURSE_GRPC_ADDRESS", "COURSE_HTTP_ADDRESS"])

@@ -84,8 +84,11 @@ def upgrade() -> None:
     for column in new_columns():
         op.add_column("courses", column)
     # 0001 allowed the state already.
-    month = "interval '30 days'" if on_postgresql else "'+30 days'"
-    later = f"update_time + {month}" if on_postgresql else f"strftime('%Y-%m-%d %H:%M:%f000', update_time, {month})"
+    later = (
+        "update_time + interval '30 days'"
+        if on_postgresql
+        else "datetime(substr(update_time, 1, 19), '+30 days') || substr(update_time, 20)"
+    )
     op.execute(
         f"UPDATE courses SET delete_time = update_time, purge_time = {later}, state_before_delete = 'DRAFT'"  # noqa: S608  # no value from outside
         " WHERE state = 'DELETED'"
