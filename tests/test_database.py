@@ -175,8 +175,19 @@ def test_a_pool_that_is_used_up_is_unavailability(postgresql: Database) -> None:
     assert postgresql.read(lambda courses: courses.get("x")) is None
 
 
-def test_health_follows_the_database_and_outlives_any_error(postgresql: Database, postgresql_url: URL) -> None:
+def test_health_follows_the_database_and_outlives_any_error(
+    postgresql: Database, postgresql_url: URL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> None:
+        raise RuntimeError
+
     health = Health(postgresql)
+    health._look()
+    assert health._serving
+    with monkeypatch.context() as patch:
+        patch.setattr(postgresql, "check", fail)
+        health._look()
+        assert not health._serving
     health._look()
     assert health._serving
     with create_engine(postgresql_url, poolclass=NullPool).begin() as connection:
