@@ -1,0 +1,100 @@
+"""How the databases carry out a list: by an index, without sorting and without reading every course."""
+
+import dataclasses
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import create_engine, event, text
+from sqlalchemy.engine import URL
+from sqlalchemy.pool import NullPool
+
+from course_service.paging import ORDER_FIELDS, PageTokens
+from course_service.schemas import ListCoursesRequest
+from course_service.services import list_courses
+from course_service.store.database import Database
+from tests.test_repository import COURSE
+
+TOKENS = PageTokens("a secret of the tests")
+
+
+@pytest.fixture
+def filled(database: Database, database_url: URL) -> Iterator[Database]:
+    courses = [
+        dataclasses.replace(
+            COURSE,
+            uid=f"01994a1c-0000-7000-8000-{number:012}",
+            course_id=f"c{number}",
+            title=f"Course {number * 7 % 5003}",
+            code=f"C {number % 100}",
+            owner=f"users/{number % 500}",
+            subjects=[f"s{number % 500}"],
+            labels={"team": f"{number % 500}"},
+            create_time=COURSE.create_time + timedelta(seconds=number),
+            update_time=COURSE.update_time + timedelta(days=1),
+        )
+        for number in range(5_000)
+    ]
+    assert not any(database.write(lambda repository: repository.add(courses)))
+    engine = create_engine(database_url, poolclass=NullPool, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(text("ANALYZE"))
+    yield database
+    with engine.connect() as connection:
+        connection.execute(text("DELETE FROM courses"))
+        connection.execute(text("ANALYZE"))
+
+
+def plan(database: Database, request: ListCoursesRequest) -> str:
+    """What the database says it does for a request's query."""
+    asked: list[tuple[str, Any]] = []
+
+    def note(_: object, __: object, statement: str, parameters: object, *___: object) -> None:
+        asked.append((statement, parameters))
+
+    event.listen(database._reader, "before_cursor_execute", note)
+    try:
+        list_courses(database, TOKENS, request)
+    finally:
+        event.remove(database._reader, "before_cursor_execute", note)
+    (statement, parameters), *_ = asked
+    with database._reader.connect() as connection:
+        explain = "EXPLAIN QUERY PLAN " if connection.dialect.name == "sqlite" else "EXPLAIN "
+        rows = connection.exec_driver_sql(explain + statement, parameters)
+        return "\n".join(str(row[-1]) for row in rows)
+
+
+@pytest.mark.parametrize("direction", ["", " desc"])
+@pytest.mark.parametrize("field", ORDER_FIELDS)
+def test_every_order_is_served_by_its_index_on_every_page(filled: Database, field: str, direction: str) -> None:
+    first = ListCoursesRequest(order_by=field + direction)
+    page = list_courses(filled, TOKENS, first)
+    for request in (first, first.model_copy(update={"page_token": page.next_page_token})):
+        steps = plan(filled, request)
+        assert f"ix_courses_{field}" in steps
+        assert "Sort" not in steps
+        assert "B-TREE" not in steps  # SQLite's word for sorting
+        assert "Seq Scan" not in steps
+
+
+@pytest.mark.parametrize(
+    ("filter_text", "index"),
+    [
+        ("name = courses/c7", "course_id"),
+        ("code = 'C 7'", "ix_courses_code"),
+        ("title = 'Course 7'", "ix_courses_title"),
+        ("owner = users/7", "ix_courses_owner"),
+        ("external_ids.sis = A1", "course_external_ids"),
+        ("subjects:s7", "ix_courses_subjects"),
+        ("labels.team = 7", "ix_courses_labels"),
+    ],
+)
+def test_a_filter_that_selects_few_is_served_by_an_index(
+    filled: Database, backend: str, filter_text: str, index: str
+) -> None:
+    steps = plan(filled, ListCoursesRequest(filter=filter_text))
+    if backend == "sqlite" and index in {"ix_courses_subjects", "ix_courses_labels"}:
+        index = "ix_courses_create_time"  # SQLite has no index on the inside of JSON: it walks in the list's order
+    assert index in steps
+    assert "Seq Scan on courses" not in steps
