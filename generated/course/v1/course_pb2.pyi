@@ -10,6 +10,9 @@ Errors (AIP-193): every failure is a google.rpc.Status with exactly one google.r
 method can end in UNAVAILABLE (the database does not answer; try again after the RetryInfo), DEADLINE_EXCEEDED,
 CANCELLED, or INTERNAL (a bug in the service; the metadata's "error_id" finds it in the log).
 
+A request has at most 1 MiB. A larger one (RESOURCE_EXHAUSTED) and an unknown method (UNIMPLEMENTED) are refused
+before the service sees them, and so without details.
+
 Writes that are safe to repeat: a method with a request_id keeps its answer under that id for 24 hours, per caller and
 method, in the same transaction as the write. The same request again returns the stored answer, whatever has happened
 to the course since; another request under the id is INVALID_ARGUMENT (REQUEST_ID_REUSED). Failures are not kept.
