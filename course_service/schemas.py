@@ -229,6 +229,7 @@ class _Input(BaseModel):
 class _CourseInput(_Input):
     """The fields that callers may set. Others of a course may be sent along and are ignored."""
 
+    title: Title
     code: Code = ""
     description: Description = ""
     owner: Owner = ""
@@ -244,29 +245,33 @@ class _CourseInput(_Input):
             return {
                 field: cls._EMPTY.get(field) if value is None else value  # null stands for empty, as in protobuf's JSON
                 for field, value in data.items()
-                if field not in IGNORED_FIELDS
+                if field not in cls.IGNORED_FIELDS
             }
         return data
 
+    IGNORED_FIELDS: ClassVar[frozenset[str]] = frozenset(
+        {"name", "uid", "state", "create_time", "update_time", "delete_time", "purge_time", "etag"}
+    )
     _EMPTY: ClassVar[Mapping[str, object]] = {
-        "title": "", "code": "", "description": "", "owner": "", "language_code": "", "subjects": [], "labels": {},
-        "external_ids": {},
+        "etag": "", "title": "", "code": "", "description": "", "owner": "", "language_code": "", "subjects": [],
+        "labels": {}, "external_ids": {},
     }  # fmt: skip
-
-
-IGNORED_FIELDS = {"name", "uid", "state", "create_time", "update_time", "delete_time", "purge_time", "etag"}
 
 
 class CourseCreate(_CourseInput):
     """A course to create. Output-only fields, the name and the etag may be sent along and are ignored."""
 
-    title: Title
-
 
 class CourseUpdate(_CourseInput):
-    """Fields of a course to change: those that are sent; null clears. Output-only fields and the name are ignored."""
+    """Fields of a course to change: those that are sent; null clears. Output-only fields and the name are ignored.
+
+    An etag that is sent is the one that the course must have.
+    """
 
     title: Title = ""
+    etag: str = ""
+
+    IGNORED_FIELDS: ClassVar[frozenset[str]] = _CourseInput.IGNORED_FIELDS - {"etag"}
 
 
 class _Write(_Input):
@@ -278,9 +283,11 @@ class _Write(_Input):
     @property
     def fingerprint(self) -> str:
         """The same for requests that ask for the same."""
-        # Fields are told from empty ones only where that matters, in an update.
-        asked = self.model_dump(exclude={"request_id"}, exclude_unset=isinstance(self, UpdateCourseRequest))
-        return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
+        return hashlib.sha256(json.dumps(self._asked(), sort_keys=True).encode()).hexdigest()
+
+    def _asked(self) -> dict[str, object]:
+        """Tell what is asked for, the same by gRPC and HTTP."""
+        return self.model_dump(exclude={"request_id"})
 
 
 class _Named(_Input):
@@ -326,14 +333,24 @@ class UpdateCourseRequest(_Write):
     course: CourseUpdate
     update_mask: Sequence[str] | None = None
     """The fields to change; None: those that were sent."""
-    etag: str = ""
+    if_match: str = ""
     allow_missing: bool = False
+
+    @property
+    def etag(self) -> str:
+        """The etag that the course must have, or nothing."""
+        return self.if_match or self.course.etag
+
+    def _asked(self) -> dict[str, object]:
+        # Of the course only what was sent counts, and only what is to be changed, unless it may have to be created.
+        sent = self.course.model_dump(exclude_unset=True, exclude={"etag"}) if self.allow_missing else None
+        return {"name": self.name, "changes": self.changes, "sent": sent, "etag": self.etag}
 
     @property
     def changes(self) -> dict[str, object]:
         """The new values of the fields to change."""
         fields = self.course.model_fields_set if self.update_mask is None else self.update_mask
-        return {field: getattr(self.course, field) for field in fields}
+        return {field: getattr(self.course, field) for field in fields if field != "etag"}
 
     @property
     def course_id(self) -> str:
@@ -341,10 +358,14 @@ class UpdateCourseRequest(_Write):
         return self.name.removeprefix(COLLECTION)
 
 
-class ChangeCourseRequest(_Named, _Write):
-    """What UndeleteCourse, PublishCourse and ArchiveCourse take."""
+class Change(_Write):
+    """What UndeleteCourse, PublishCourse and ArchiveCourse take beside the name."""
 
     etag: str = ""
+
+
+class ChangeCourseRequest(_Named, Change):
+    """What UndeleteCourse, PublishCourse and ArchiveCourse take."""
 
 
 class DeleteCourseRequest(ChangeCourseRequest):

@@ -170,7 +170,7 @@ def update_course(database: Database, request: UpdateCourseRequest, caller: str 
             raise EtagMismatch(request.name)
         new = validated(
             CreateCourseRequest,
-            {"course": request.course.model_dump(exclude_unset=True), "course_id": request.course_id},
+            {"course": request.course.model_dump(exclude_unset=True, exclude={"etag"}), "course_id": request.course_id},
         )
         course = _new_course(new.course, new.course_id)
         (problem,) = courses.add([course])

@@ -56,6 +56,13 @@ def test_if_match_is_held_against_the_etag(http: httpx2.Client) -> None:
         failure = http_failure(call({"If-Match": etag}), 412)
         assert (failure.status, failure.reason) == ("ABORTED", "ETAG_MISMATCH")
     assert ok(http.patch("/courses/bio", json={"title": "B"}, headers={"If-Match": "*"}))["title"] == "B"
+    current = ok(http.get("/courses/bio"))
+    http_failure(http.patch("/courses/bio", json={**current, "title": "C", "etag": etag}), 412)
+    http_failure(http.post("/courses/bio:publish", json={"etag": etag}), 412)
+    after = ok(http.patch("/courses/bio", json={**current, "title": "C"}))
+    assert ok(http.post("/courses/bio:publish", json={"etag": after["etag"]}))["state"] == "PUBLISHED"
+    failure = http_failure(http.post("/courses/bio:archive", json={"etga": etag}), 422)
+    assert failure.violations == {"etga": "FIELD_UNKNOWN"}
 
 
 def test_the_lifecycle(http: httpx2.Client) -> None:
@@ -140,5 +147,7 @@ def test_trying_out_stores_nothing(http: httpx2.Client, service: Service) -> Non
     assert ok(http.delete("/courses/bio?validate_only=true"))["state"] == "DELETED"
     assert ok(http.post("/courses/bio:publish?validate_only=true"))["state"] == "PUBLISHED"
     assert ok(http.post("/courses:batchCreate", json={**BATCH, "validate_only": True}))["courses"]
+    assert ok(http.post("/courses:batchCreate?validate_only=true", json=BATCH))["courses"]
+    assert ok(http.post("/courses/bio:publish", json={"validate_only": True}))["state"] == "PUBLISHED"
     assert len(ok(http.get("/courses"))["courses"]) == 1
     assert get(service, "courses/bio") == before

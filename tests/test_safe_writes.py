@@ -220,6 +220,12 @@ def test_grpc_and_http_share_their_request_ids(service: Service) -> None:
     headers = {"Idempotency-Key": request_id}
     again = service.http.post("/courses", json={"title": "x", "labels": {"a": "1"}}, headers=headers)
     assert again.json()["name"] == created.name
+    fields: dict[str, Any] = {"title": "y", "code": ""}
+    by_http = service.http.patch(f"/{created.name}", json=fields, headers={**headers, "If-Match": created.etag})
+    mask = {"paths": ["code", "title"]}
+    course = {"name": created.name, "etag": created.etag, **fields}
+    by_grpc = call(service, "UpdateCourse", course=course, update_mask=mask, request_id=request_id)
+    assert by_http.json()["etag"] == by_grpc.etag
 
 
 @pytest.mark.parametrize("request_id", ["x", "0" * 36, "00000000-0000-0000-0000-000000000000", new_id()[1:],

@@ -155,9 +155,15 @@ def make_routes(database: Database, tokens: PageTokens) -> APIRouter:  # noqa: C
     def batch_create_courses(
         batch: Annotated[schemas.BatchCreateCoursesRequest, Body(openapi_examples=EXAMPLE_BATCH)],
         request_id: RequestId,
+        validate_only: ValidateOnly = False,  # noqa: FBT002
     ) -> CoursesResponse:
         """Create up to 100 courses, all or none."""
-        request = batch.model_copy(update={"request_id": request_id}) if request_id else batch
+        request = batch.model_copy(
+            update={
+                "request_id": request_id or batch.request_id,
+                "validate_only": validate_only or batch.validate_only,
+            }
+        )
         return CoursesResponse(courses=_answers(services.batch_create_courses(database, request)))
 
     @routes.get(
@@ -191,7 +197,7 @@ def make_routes(database: Database, tokens: PageTokens) -> APIRouter:  # noqa: C
         request = schemas.UpdateCourseRequest(
             name=COLLECTION + course_id,
             course=course,
-            etag=etag,
+            if_match=etag,
             allow_missing=allow_missing,
             request_id=request_id,
             validate_only=validate_only,
@@ -230,9 +236,14 @@ def make_routes(database: Database, tokens: PageTokens) -> APIRouter:  # noqa: C
         request_id: RequestId,
         etag: Etag,
         validate_only: ValidateOnly = False,  # noqa: FBT002
+        body: Annotated[schemas.Change | None, Body(description="Instead of headers and query.")] = None,
     ) -> schemas.ChangeCourseRequest:
+        body = body or schemas.Change()
         return schemas.ChangeCourseRequest(
-            name=COLLECTION + course_id, etag=etag, request_id=request_id, validate_only=validate_only
+            name=COLLECTION + course_id,
+            etag=etag or body.etag,
+            request_id=request_id or body.request_id,
+            validate_only=validate_only or body.validate_only,
         )
 
     Change = Annotated[schemas.ChangeCourseRequest, Depends(change)]  # noqa: N806  # a type

@@ -16,7 +16,7 @@ from course_service.services import Page
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _STATES = {state: course_pb2.Course.State.Value(state.name) for state in State}
 _VIEWS: dict[int, View] = {course_pb2.COURSE_VIEW_BASIC: View.BASIC, course_pb2.COURSE_VIEW_FULL: View.FULL}
-_MUTABLE = tuple(schemas.CourseUpdate.model_fields)
+_MUTABLE = tuple(schemas.CourseCreate.model_fields)
 _LISTS = {"subjects"}
 _MAPS = {"labels", "external_ids"}
 _OTHER_FIELDS = set(course_pb2.Course.DESCRIPTOR.fields_by_name) - set(_MUTABLE)
@@ -67,9 +67,12 @@ def update_course_request(message: course_pb2.UpdateCourseRequest) -> schemas.Up
     return validated(
         schemas.UpdateCourseRequest,
         {
-            "course": {"name": message.course.name, **_course_fields(message.course, fields)},
+            "course": {
+                "name": message.course.name,
+                "etag": message.course.etag,
+                **_course_fields(message.course, fields),
+            },
             "update_mask": mask,
-            "etag": message.course.etag,
             "allow_missing": message.allow_missing,
             "request_id": message.request_id,
             "validate_only": message.validate_only,
