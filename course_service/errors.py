@@ -232,6 +232,7 @@ class ExternalIdInUse(CourseError):
 
     def __init__(self, key: str, value: str) -> None:
         super().__init__(f"Another course has the external id {key} = {value}.", key=key, value=value)
+        self.violations = [Violation(f'course.external_ids["{key}"]', self.reason, self.message)]
 
 
 class CourseNotDeleted(CourseError):

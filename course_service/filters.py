@@ -130,7 +130,7 @@ _GRAMMAR = r"""
 """
 _parser = lark.Lark(_GRAMMAR, parser="lalr", lexer="basic", propagate_positions=True)
 
-_NEVER_STORED = re.compile("[\x00\ud800-\udfff]")
+_NEVER_STORED = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
 _PARENTHESES = re.compile(r""""(?:\\[\s\S]|[^"\\])*"|'(?:\\[\s\S]|[^'\\])*'|[()]""")
 
 

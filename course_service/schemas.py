@@ -287,7 +287,7 @@ class _Write(_Input):
 
     def _asked(self) -> dict[str, object]:
         """Tell what is asked for, the same by gRPC and HTTP."""
-        return self.model_dump(exclude={"request_id"})
+        return self.model_dump(exclude={"request_id", "validate_only"})
 
 
 class _Named(_Input):

@@ -4,6 +4,7 @@ They take requests that are valid by their types (`schemas.py`) and raise the er
 `DatabaseUnavailable`. `caller` is who asks, as far as that is known: request ids are each caller's own.
 """
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -13,11 +14,13 @@ import uuid_utils.compat
 
 from course_service.course import COLLECTION, Course, State
 from course_service.errors import (
+    CourseAlreadyExists,
     CourseError,
     CourseNotFound,
     CoursesNotFound,
     EtagMismatch,
     RequestIdReused,
+    RequestInvalid,
     ResponseTooLarge,
     Violation,
 )
@@ -36,7 +39,7 @@ from course_service.schemas import (
     validated,
 )
 from course_service.store.database import Database
-from course_service.store.repository import AnswerKey, CourseRepository
+from course_service.store.repository import Answer, AnswerKey, CourseRepository
 
 ANONYMOUS = "anonymous"
 
@@ -161,24 +164,37 @@ def update_course(database: Database, request: UpdateCourseRequest, caller: str 
     """
 
     def work(courses: CourseRepository) -> list[Course]:
-        try:
-            return _change(courses, request, lambda course, now: course.updated(request.changes, now))
-        except CourseNotFound:
-            if not request.allow_missing:
-                raise
-        if request.etag:
-            raise EtagMismatch(request.name)
-        new = validated(
-            CreateCourseRequest,
-            {"course": request.course.model_dump(exclude_unset=True, exclude={"etag"}), "course_id": request.course_id},
-        )
-        course = _new_course(new.course, new.course_id)
-        (problem,) = courses.add([course])
-        if problem:
-            raise problem
-        return [course]
+        while True:
+            try:
+                return _change(courses, request, lambda course, now: course.updated(request.changes, now))
+            except CourseNotFound:
+                if not request.allow_missing:
+                    raise
+            if request.etag:
+                raise EtagMismatch(request.name)
+            course = _missing_course(request)
+            (problem,) = courses.add([course])
+            if problem is None:
+                return [course]
+            if not isinstance(problem, CourseAlreadyExists):  # somebody has just created it: now it can be changed
+                raise problem
 
     return _write(database, caller, "UpdateCourse", request, work)[0]
+
+
+def _missing_course(request: UpdateCourseRequest) -> Course:
+    fields = request.course.model_dump(exclude_unset=True, exclude={"etag"})
+    try:
+        new = validated(CreateCourseRequest, {"course": fields, "course_id": request.course_id})
+    except RequestInvalid as error:
+        # An update has the id in the course's name.
+        raise RequestInvalid(
+            [
+                dataclasses.replace(violation, field="course.name") if violation.field == "course_id" else violation
+                for violation in error.violations
+            ]
+        ) from None
+    return _new_course(new.course, new.course_id)
 
 
 def delete_course(database: Database, request: DeleteCourseRequest, caller: str = ANONYMOUS) -> Course | None:
@@ -269,10 +285,11 @@ def _change(courses: CourseRepository, request: _OnOneCourse, step: _Step) -> li
     Without an etag the course is locked from here on. With one it is not: whoever is first to store a next version
     wins, and the other learns of it.
     """
-    course = courses.get(request.course_id, lock=not request.etag)
+    etag = "" if request.etag == "*" else request.etag  # "*" asks for any version
+    course = courses.get(request.course_id, lock=not etag)
     if course is None:
         raise CourseNotFound(request.name)
-    if request.etag and request.etag != course.etag:
+    if etag and etag != course.etag:
         raise EtagMismatch(course.name)
     changed = step(course, datetime.now(UTC))
     if changed is not course:
@@ -299,23 +316,32 @@ def _write(
     repeatable: bool = False,
 ) -> list[Course]:
     """Do the work of a request in one transaction: once for each request_id, and not at all with validate_only."""
+    key = AnswerKey(caller, method, request.request_id)
     if request.validate_only:
-        return database.try_out(work)
+
+        def try_out(courses: CourseRepository) -> list[Course]:
+            kept = courses.answer(key) if request.request_id else None
+            return _same(kept, request) if kept else work(courses)
+
+        return database.try_out(try_out)
     if not request.request_id:
         return database.write(work, repeatable=repeatable)
-    key = AnswerKey(caller, method, request.request_id)
 
     def once(courses: CourseRepository) -> list[Course]:
-        if not courses.claim(key, request.fingerprint, datetime.now(UTC)):
-            kept = courses.answer(key)
-            if kept.fingerprint != request.fingerprint:
-                raise RequestIdReused(request.request_id)
-            return kept.courses
+        while not courses.claim(key, request.fingerprint, datetime.now(UTC)):
+            if kept := courses.answer(key):  # unless it has just been purged
+                return _same(kept, request)
         answer = work(courses)
         courses.keep(key, answer)
         return answer
 
     return database.write(once, repeatable=True)
+
+
+def _same(kept: Answer, request: _Repeatable) -> list[Course]:
+    if kept.fingerprint != request.fingerprint:
+        raise RequestIdReused(request.request_id)
+    return kept.courses
 
 
 def _new_course(fields: CourseCreate, course_id: str) -> Course:
@@ -336,5 +362,5 @@ def _new_course(fields: CourseCreate, course_id: str) -> Course:
 
 
 def _batch_violation(index: int, problem: CourseError) -> Violation:
-    field = f'course.external_ids["{problem.metadata["key"]}"]' if "key" in problem.metadata else "course_id"
+    field = problem.violations[0].field if problem.violations else "course_id"
     return Violation(f"requests[{index}].{field}", problem.reason, problem.message)

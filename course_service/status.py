@@ -17,6 +17,8 @@ MAX_VIOLATIONS = 25
 MAX_DETAILS_BYTES = 4096
 """More than this, and the status itself is lost on its way: it travels in trailers, which clients bound at 8 KB."""
 _MAX_TEXT_LENGTH = 256
+_PACKING_BYTES = 64
+"""What the name of a detail's type takes, and more."""
 
 CODES: dict[type[errors.CourseError], int] = {
     errors.RequestMalformed: code_pb2.INVALID_ARGUMENT,
@@ -57,8 +59,6 @@ def to_status(error: errors.CourseError) -> status_pb2.Status:
         )
     ]
     code = CODES[type(error)]
-    if error.violations:
-        details.append(_bad_request(error))
     if code == code_pb2.FAILED_PRECONDITION:
         failure = error_details_pb2.PreconditionFailure.Violation(
             type=error.reason, subject=error.resource_name, description=error.message
@@ -76,16 +76,22 @@ def to_status(error: errors.CourseError) -> status_pb2.Status:
         details.append(error_details_pb2.RetryInfo(retry_delay=Duration(seconds=error.retry_after_seconds)))
     status = status_pb2.Status(code=code, message=_short(error.message))
     for detail in details:
-        packed = any_pb2.Any()
-        packed.Pack(detail)
-        status.details.append(packed)
+        status.details.append(_packed(detail))
+    if error.violations:
+        room = MAX_DETAILS_BYTES - sum(detail.ByteSize() for detail in status.details)
+        status.details.insert(1, _packed(_bad_request(error, room - _PACKING_BYTES)))
     return status
 
 
-def _bad_request(error: errors.CourseError) -> error_details_pb2.BadRequest:
+def _packed(detail: Message) -> any_pb2.Any:
+    packed = any_pb2.Any()
+    packed.Pack(detail)
+    return packed
+
+
+def _bad_request(error: errors.CourseError, room: int) -> error_details_pb2.BadRequest:
     """Tell as many violations as fit; the ErrorInfo's metadata tells how many there are."""
     bad_request = error_details_pb2.BadRequest()
-    room = MAX_DETAILS_BYTES - 512  # the rest is for the ErrorInfo and the names of the types
     for violation in error.violations[:MAX_VIOLATIONS]:
         told = error_details_pb2.BadRequest.FieldViolation(
             field=_short(violation.field),

@@ -42,7 +42,7 @@ def grpc_failure(call: Callable[..., Any], *arguments: Any, **options: Any) -> F
             resource = error_details_pb2.ResourceInfo.FromString(detail.value).resource_name
         elif detail.Is(error_details_pb2.BadRequest.DESCRIPTOR):
             for violation in error_details_pb2.BadRequest.FromString(detail.value).field_violations:
-                assert violation.description.endswith("."), violation
+                assert violation.description.endswith((".", "…")), violation
                 violations[violation.field] = violation.reason
     assert [i.domain for i in info] == [DOMAIN]
     return Failure(

@@ -69,6 +69,18 @@ def test_two_items_cannot_have_one_external_id(service: Service) -> None:
     assert names(service) == []
 
 
+def test_details_of_any_conflict_stay_within_their_bounds(service: Service) -> None:
+    external_ids = {"k" * 32: "𝕏" * 255}
+    create(service, "holder", external_ids=external_ids)
+    single = failed(service, "CreateCourse", course={"title": "x", "external_ids": external_ids})
+    assert single.violations == {f'course.external_ids["{"k" * 32}"]': "EXTERNAL_ID_IN_USE"}
+    requests = [{"course": {"title": "x", "external_ids": external_ids}} for _ in range(100)]
+    batch = failed(service, "BatchCreateCourses", requests=requests)
+    assert batch.metadata["violationCount"] == "100"
+    assert single.details_bytes <= 4096
+    assert batch.details_bytes <= 4096
+
+
 def test_the_number_of_items_is_bounded(service: Service) -> None:
     assert failed(service, "BatchCreateCourses").violations == {"requests": "FIELD_REQUIRED"}
     assert failed(service, "BatchCreateCourses", requests=items(101)).violations == {"requests": "FIELD_TOO_MANY_ITEMS"}

@@ -1,7 +1,11 @@
 """From DRAFT to purged: every state and every step."""
 
+import contextlib
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
+import grpc
 import pytest
 from course.v1 import course_pb2
 from sqlalchemy import create_engine, text
@@ -130,6 +134,43 @@ def test_external_ids_change_hands_without_a_false_conflict(service: Service) ->
     update("a", {"lms": "1", "sis": "3"})  # and so is b's old one
     assert names(service, filter='external_ids.sis = "3"') == ["a"]
     assert names(service, filter='external_ids.sis = "2"') == ["b"]
+
+
+def test_an_external_id_that_changes_hands_is_never_held_by_two_or_none(service: Service) -> None:
+    flipper = create(service, "flip", external_ids={"sis": "1"}).name
+    done = threading.Event()
+
+    def flip() -> None:
+        while not done.is_set():
+            for external_ids in ({}, {"sis": "1"}):
+                with contextlib.suppress(grpc.RpcError):  # somebody else may have it just then
+                    course = {"name": flipper, "external_ids": external_ids}
+                    call(service, "UpdateCourse", course=course, update_mask={"paths": ["external_ids"]})
+
+    def take(number: int) -> None:
+        for attempt in range(40):
+            try:
+                course = create(service, f"c{number}-{attempt}", external_ids={"sis": "1"})
+            except grpc.RpcError as error:
+                assert error.code() is grpc.StatusCode.ALREADY_EXISTS  # noqa: PT017  # either outcome is right
+                continue
+            assert names(service, filter="external_ids.sis = 1") == [course.name.removeprefix("courses/")]
+            course_without = {"name": course.name}
+            call(service, "UpdateCourse", course=course_without, update_mask={"paths": ["external_ids"]})
+
+    flipping = threading.Thread(target=flip)
+    flipping.start()
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(take, range(4)))
+    done.set()
+    flipping.join()
+    holders = [
+        course.name
+        for course in call(service, "ListCourses", page_size=1_000).courses
+        if course.external_ids.get("sis") == "1"
+    ]
+    assert len(holders) <= 1
+    assert [f"courses/{name}" for name in names(service, filter="external_ids.sis = 1")] == holders
 
 
 def let_time_pass(url: URL) -> None:

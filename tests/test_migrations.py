@@ -129,6 +129,17 @@ def test_models_and_migrations_agree(database_url: URL, empty_database_url: URL)
     assert schema(from_models) == schema(engine_of(database_url))
 
 
+def test_a_migration_that_was_cut_short_does_what_is_left(empty_database_url: URL) -> None:
+    engine = engine_of(empty_database_url)
+    migrate(empty_database_url, "0003_fill_and_index")
+    whole = schema(engine)
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '0002_add_lifecycle'"))
+        connection.execute(text("DROP INDEX ix_courses_code"))
+    migrate(empty_database_url, "0003_fill_and_index")
+    assert schema(engine) == whole
+
+
 def test_a_database_without_the_schema_is_told_from_one_that_does_not_answer(empty_database_url: URL) -> None:
     engine_of(empty_database_url).connect().close()  # SQLite: makes the file
     database = Database(empty_database_url, connections=1)

@@ -67,13 +67,18 @@ def plan(database: Database, request: ListCoursesRequest) -> str:
 
 @pytest.mark.parametrize("direction", ["", " desc"])
 @pytest.mark.parametrize("field", ORDER_FIELDS)
-def test_every_order_is_served_by_its_index_on_every_page(filled: Database, field: str, direction: str) -> None:
+def test_every_order_is_served_by_its_index_on_every_page(
+    filled: Database, backend: str, field: str, direction: str
+) -> None:
     first = ListCoursesRequest(order_by=field + direction)
     page = list_courses(filled, TOKENS, first)
     for request in (first, first.model_copy(update={"page_token": page.next_page_token})):
         steps = plan(filled, request)
         assert f"ix_courses_{field}" in steps
-        assert "Sort" not in steps
+        if field == "title" and backend == "postgresql":
+            assert "Presorted Key: (substr(title, 1, 600))" in steps
+        else:
+            assert "Sort" not in steps
         assert "B-TREE" not in steps  # SQLite's word for sorting
         assert "Seq Scan" not in steps
 

@@ -1,6 +1,8 @@
 """The queries, and what the database itself refuses."""
 
 import dataclasses
+import random
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
@@ -9,6 +11,8 @@ from sqlalchemy.exc import IntegrityError
 
 from course_service.course import Course, State
 from course_service.errors import CourseAlreadyExists
+from course_service.filters import parse_filter
+from course_service.paging import parse_order_by
 from course_service.store.database import Database
 from course_service.store.repository import CourseRepository
 
@@ -96,6 +100,34 @@ def test_work_that_raises_leaves_nothing(database: Database) -> None:
 def test_the_database_refuses_what_the_service_would(database: Database, changes: dict[str, Any]) -> None:
     with pytest.raises(IntegrityError, match=f"ck_courses_{next(iter(changes))}"):
         add(database, dataclasses.replace(COURSE, **changes))
+
+
+def test_a_title_that_does_not_compress_is_stored_whole_and_found_and_sorted(database: Database) -> None:
+    letters = random.Random(7)
+    begin = "".join(chr(letters.randrange(0x20000, 0x2A6DF)) for _ in range(749))
+    courses = [
+        dataclasses.replace(COURSE, uid=COURSE.uid[:-1] + str(n), course_id=f"c{n}", title=begin + end)
+        for n, end in enumerate("cab")
+    ]
+    assert database.write(lambda repository: repository.add(courses)) == [None] * 3
+    for descending in ("", " desc"):
+        found: list[Course] = []
+        while page := page_of(database, order_by="title" + descending, after=found[-1:]):
+            found += page
+        assert [course.title[-1] for course in found] == sorted("abc", reverse=bool(descending))
+    for text in (f'title = "{begin}a"', f'title = "{begin[:700]}*" AND title:a', f"title = {begin}a"):
+        assert [course.course_id for course in page_of(database, filter_text=text)] == ["c1"], text[:20]
+
+
+def page_of(
+    database: Database, filter_text: str = "", order_by: str = "", after: Sequence[Course] = ()
+) -> list[Course]:
+    """The one course that comes next."""
+    orders = parse_order_by(order_by)
+    place = tuple(getattr(after[0], order.field) for order in orders) if after else None
+    return database.read(
+        lambda courses: courses.page(parse_filter(filter_text), orders, place, limit=1, show_deleted=True, full=False)
+    )
 
 
 def test_each_limit_itself_is_stored(database: Database) -> None:

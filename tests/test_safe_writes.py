@@ -3,6 +3,7 @@
 import threading
 import uuid
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import grpc
@@ -13,6 +14,7 @@ from course_service.errors import CourseNotDeleted
 from course_service.schemas import CreateCourseRequest, validated
 from course_service.services import create_course
 from course_service.store.database import Database
+from course_service.store.repository import Answer, AnswerKey, CourseRepository
 from tests.calls import call, create, failed, get, names
 from tests.conftest import Service
 
@@ -138,6 +140,45 @@ def test_trying_out_answers_as_the_real_call_and_stores_nothing(service: Service
             for field in ("uid", "etag", "create_time", "update_time", "delete_time", "purge_time"):
                 course.ClearField(field)
     assert would_be == real
+
+
+@pytest.mark.parametrize("method", WRITES)
+def test_trying_out_heeds_what_was_answered_under_the_id(service: Service, method: str) -> None:
+    ready(service, method)
+    request_id = new_id()
+    first = call(service, method, **WRITES[method], request_id=request_id)
+    assert call(service, method, **WRITES[method], request_id=request_id, validate_only=True) == first
+    failure = failed(service, method, **ANOTHER[method], request_id=request_id, validate_only=True)
+    assert failure.reason == "REQUEST_ID_REUSED"
+
+
+def test_many_may_create_by_update_at_once(service: Service) -> None:
+    for number in range(10):
+        start = threading.Barrier(8)
+
+        def put(client: int, number: int = number, start: threading.Barrier = start) -> str:
+            start.wait()
+            course = {"name": f"courses/c{number}", "title": f"by {client}"}
+            title: str = call(service, "UpdateCourse", course=course, allow_missing=True).title
+            return title
+
+        with ThreadPoolExecutor(8) as pool:
+            assert sorted(pool.map(put, range(8))) == [f"by {client}" for client in range(8)]
+
+
+def test_an_answer_that_is_purged_while_it_is_asked_for_is_made_again(
+    service: Service, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = validated(CreateCourseRequest, {"course": {"title": "x"}, "request_id": new_id()})
+    first = create_course(database, request)
+    answer = CourseRepository.answer
+
+    def purged_before(self: CourseRepository, key: AnswerKey) -> Answer | None:
+        self.purge_answers(datetime.now(UTC) + timedelta(days=1), 10)
+        return answer(self, key)
+
+    monkeypatch.setattr(CourseRepository, "answer", purged_before)
+    assert create_course(database, request).uid != first.uid
 
 
 def test_trying_out_tells_what_stands_in_the_way(service: Service) -> None:

@@ -123,7 +123,11 @@ def test_a_missing_course_is_not_found_or_created(service: Service) -> None:
     failure = failed(
         service, "UpdateCourse", course={"name": f"courses/{created.uid}", "title": "x"}, allow_missing=True
     )
-    assert failure.violations == {"course_id": "FIELD_BAD_FORMAT"}
+    assert failure.violations == {"course.name": "FIELD_BAD_FORMAT"}
+    failure = failed(
+        service, "UpdateCourse", course={"name": "courses/third", "title": "x", "etag": "*"}, allow_missing=True
+    )
+    assert failure.reason == "ETAG_MISMATCH"
 
 
 def test_a_stale_etag_is_refused_and_the_current_one_is_not(service: Service, course: course_pb2.Course) -> None:

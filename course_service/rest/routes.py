@@ -59,7 +59,7 @@ def _request_id(
 
 
 def _etag(if_match: Annotated[str, Header(description="The ETag that the course must have.")] = "") -> str:
-    return "" if if_match == "*" else if_match  # "*" asks for any version
+    return if_match
 
 
 RequestId = Annotated[str, Depends(_request_id)]

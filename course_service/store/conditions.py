@@ -3,6 +3,7 @@
 Every condition is true or false, never NULL, so that NOT turns it around: what is compared with nothing is false.
 """
 
+import dataclasses
 import operator
 from collections.abc import Callable
 from typing import Any
@@ -11,6 +12,7 @@ from sqlalchemy import (
     ColumnElement,
     SQLColumnExpression,
     and_,
+    case,
     exists,
     func,
     literal,
@@ -24,7 +26,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from course_service.course import COLLECTION
 from course_service.filters import And, Comparison, Condition, Not, Or, Present, Search
-from course_service.store.models import CourseRow, ExternalIdRow
+from course_service.store.models import TITLE_BEGINNING, TITLE_BEGINNING_LENGTH, CourseRow, ExternalIdRow
 
 Sql = ColumnElement[bool]
 
@@ -36,6 +38,12 @@ _OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
     ">": operator.gt,
     ">=": operator.ge,
 }
+
+# What a service of before 0002 stores while it still runs has no search text; case then counts beyond ASCII.
+_SEARCHED = case(
+    (CourseRow.search_text != "", CourseRow.search_text),
+    else_=func.lower(CourseRow.title + "\x1f" + CourseRow.code + "\x1f" + CourseRow.description),
+)
 
 
 class Conditions:
@@ -54,7 +62,7 @@ class Conditions:
             case Not(part):
                 return not_(self.sql(part))
             case Search(text):
-                return self._contains(CourseRow.search_text, text.casefold())
+                return self._contains(_SEARCHED, text.casefold())
             case Present():
                 return self._present(condition)
             case Comparison(field="subjects"):
@@ -67,6 +75,10 @@ class Conditions:
                 return and_(CourseRow.delete_time.is_not(None), self._compare(CourseRow.delete_time, condition))
             case Comparison(field="name"):
                 return self._name(condition)
+            case Comparison(field="title", operator="=") if self._on_postgresql:
+                # The index is on the beginning of titles.
+                beginning = self._compare(TITLE_BEGINNING, dataclasses.replace(condition, value=_beginning(condition)))
+                return and_(beginning, self._compare(CourseRow.title, condition))
             case Comparison(field="state" | "uid", operator=":"):
                 return getattr(CourseRow, condition.field) == condition.value  # type: ignore[no-any-return]
             case Comparison():
@@ -142,3 +154,7 @@ class Conditions:
         subject = each(CourseRow.subjects).table_valued("value")
         found = self._begins(subject.c.value, text) if condition.prefix else subject.c.value == text
         return exists(select(1).select_from(subject).where(found))
+
+
+def _beginning(condition: Comparison) -> str:
+    return str(condition.value)[:TITLE_BEGINNING_LENGTH]

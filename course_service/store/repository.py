@@ -9,7 +9,18 @@ from datetime import datetime
 from typing import Any
 
 from pydantic import TypeAdapter
-from sqlalchemy import Connection, Select, and_, bindparam, delete, literal, or_, select, tuple_, update
+from sqlalchemy import (
+    Connection,
+    Select,
+    and_,
+    bindparam,
+    delete,
+    literal,
+    or_,
+    select,
+    tuple_,
+    update,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import InstrumentedAttribute
 
@@ -25,7 +36,7 @@ from course_service.errors import (
 from course_service.filters import Condition
 from course_service.paging import Key, Order
 from course_service.store.conditions import Conditions
-from course_service.store.models import AnswerRow, CourseRow, ExternalIdRow
+from course_service.store.models import TITLE_BEGINNING, TITLE_BEGINNING_LENGTH, AnswerRow, CourseRow, ExternalIdRow
 
 # Statements are built once where they can be: building one costs more than running it.
 _FIELDS = [field.name for field in dataclasses.fields(Course)]
@@ -56,7 +67,13 @@ _ANSWER_KEY = and_(
 )
 _GET_ANSWER = select(AnswerRow.fingerprint, AnswerRow.courses).where(_ANSWER_KEY)
 _KEEP_ANSWER = update(AnswerRow).where(_ANSWER_KEY).values(courses=bindparam("answer"))
+_HOLDERS = (
+    select(ExternalIdRow.key, ExternalIdRow.value, ExternalIdRow.course_uid)
+    .where(tuple_(ExternalIdRow.key, ExternalIdRow.value).in_(bindparam("pairs", expanding=True)))
+    .order_by(ExternalIdRow.key)
+)
 _COURSES = TypeAdapter(list[Course])
+_MAX_TRIES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +133,7 @@ class CourseRepository:
             statement = statement.where(Conditions(self._dialect).sql(condition))
         if not show_deleted:
             statement = statement.where(CourseRow.state != State.DELETED)
-        rows = self._connection.execute(_in_order(statement, orders, after))
+        rows = self._connection.execute(_in_order(statement, orders, after, self._dialect))
         return [Course(*row) for row in rows]
 
     def add(self, courses: Sequence[Course]) -> list[CourseError | None]:
@@ -125,7 +142,8 @@ class CourseRepository:
         If anything is, the caller must not let the transaction be committed. A course that an earlier, cut-off try of
         the same call has stored is not in its own way.
         """
-        rows = [_row(course) for course in courses]
+        # In one order everywhere, so that two transactions cannot wait for each other.
+        rows = [_row(course) for course in sorted(courses, key=lambda course: course.course_id)]
         problems: list[CourseError | None] = [None] * len(courses)
         inserted = set(self._insert(CourseRow, rows, CourseRow.uid))
         if len(inserted) < len(courses):
@@ -151,7 +169,9 @@ class CourseRepository:
             gone = old.external_ids.items() - new.external_ids.items()
             if gone:
                 pair = tuple_(ExternalIdRow.key, ExternalIdRow.value)
-                self._connection.execute(delete(ExternalIdRow).where(pair.in_(gone)))
+                self._connection.execute(
+                    delete(ExternalIdRow).where(ExternalIdRow.course_uid == old.uid, pair.in_(gone))
+                )
             added = dict(new.external_ids.items() - old.external_ids.items())
             if problem := self._take_external_ids(new.uid, added):
                 raise problem
@@ -169,11 +189,10 @@ class CourseRepository:
         answer = _COURSES.dump_json(list(courses)).decode()
         self._connection.execute(_KEEP_ANSWER, {**key.parameters, "answer": answer})
 
-    def answer(self, key: AnswerKey) -> Answer:
-        """Return the answer kept under a key."""
-        fingerprint, courses = self._connection.execute(_GET_ANSWER, key.parameters).one()
-        assert courses  # only the transaction that claims the key sees it without
-        return Answer(fingerprint, _COURSES.validate_json(courses))
+    def answer(self, key: AnswerKey) -> Answer | None:
+        """Return the answer kept under a key, or None."""
+        row = self._connection.execute(_GET_ANSWER, key.parameters).one_or_none()
+        return row and Answer(row.fingerprint, _COURSES.validate_json(row.courses))
 
     def purge_courses(self, now: datetime, limit: int) -> int:
         """Remove deleted courses whose time is up, at most `limit`; returns how many."""
@@ -199,22 +218,19 @@ class CourseRepository:
         return self._connection.execute(delete(AnswerRow).where(tuple_(*key).in_(due))).rowcount
 
     def _take_external_ids(self, uid: str, external_ids: Mapping[str, str]) -> CourseError | None:
-        if not external_ids:
-            return None
         # In one order everywhere, so that two transactions cannot wait for each other.
         rows = [{"key": key, "value": value, "course_uid": uid} for key, value in sorted(external_ids.items())]
-        taken = self._insert(ExternalIdRow, rows, ExternalIdRow.key)
-        if len(taken) < len(rows):
-            pairs = tuple_(ExternalIdRow.key, ExternalIdRow.value)
-            held = self._connection.execute(
-                select(ExternalIdRow.key, ExternalIdRow.value)
-                .where(pairs.in_(list(external_ids.items())), ExternalIdRow.course_uid != uid)
-                .order_by(ExternalIdRow.key)
-                .limit(1)
-            ).one_or_none()
-            if held:
-                return ExternalIdInUse(*held)
-        return None
+        for _ in range(_MAX_TRIES):
+            if not rows or len(self._insert(ExternalIdRow, rows, ExternalIdRow.key)) == len(rows):
+                return None
+            held = self._connection.execute(_HOLDERS, {"pairs": list(external_ids.items())}).all()
+            for key, value, holder in held:
+                if holder != uid:
+                    return ExternalIdInUse(key, value)
+            taken = {key for key, _, _ in held}
+            # Whoever was in the way has just let go: what is not ours yet is tried again.
+            rows = [row for row in rows if row["key"] not in taken]
+        return DatabaseUnavailable()
 
     def _insert(
         self, row: type[Any], rows: Sequence[Mapping[str, object]], returning: InstrumentedAttribute[str]
@@ -236,22 +252,28 @@ def _row(course: Course) -> dict[str, Any]:
     return {**{field: getattr(course, field) for field in _FIELDS}, "search_text": course.search_text}
 
 
-def _in_order(statement: Select[Any], orders: Sequence[Order], after: Key | None) -> Select[Any]:
-    columns = [getattr(CourseRow, order.field) for order in orders]
-    statement = statement.order_by(
-        *(column.desc() if order.descending else column for column, order in zip(columns, orders, strict=True))
-    )
+def _in_order(statement: Select[Any], orders: Sequence[Order], after: Key | None, dialect: str) -> Select[Any]:
+    columns: list[tuple[Any, bool]] = []  # with whether it descends
+    place: list[Any] = []
+    for number, order in enumerate(orders):
+        if order.field == "title" and dialect == "postgresql":
+            # A whole title can be too large for an index there; its beginning, compared first, says the same.
+            columns.append((TITLE_BEGINNING, order.descending))
+            place += [after[number][:TITLE_BEGINNING_LENGTH]] if after else []  # type: ignore[index]  # a title is text
+        columns.append((getattr(CourseRow, order.field), order.descending))
+        place += [after[number]] if after else []
+    statement = statement.order_by(*(column.desc() if descending else column for column, descending in columns))
     if after is None:
         return statement
-    if len({order.descending for order in orders}) == 1:
-        # As rows, an index serves the comparison.
-        here = tuple_(*columns)
-        there = tuple_(*(literal(value, column.type) for column, value in zip(columns, after, strict=True)))
-        return statement.where(here < there if orders[0].descending else here > there)
+    first, first_descending = columns[0]
+    # What comes further says nothing new of the first column, but an index can use it.
+    statement = statement.where(first <= place[0] if first_descending else first >= place[0])
+    if len({descending for _, descending in columns}) == 1:
+        here = tuple_(*(column for column, _ in columns))
+        there = tuple_(*(literal(value, column.type) for (column, _), value in zip(columns, place, strict=True)))
+        return statement.where(here < there if first_descending else here > there)
     further = []
-    for index, (order, column) in enumerate(zip(orders, columns, strict=True)):
-        same = [columns[before] == after[before] for before in range(index)]
-        further.append(and_(*same, column < after[index] if order.descending else column > after[index]))
-    first, value = columns[0], after[0]
-    # The first field's bound says nothing new, but an index can use it.
-    return statement.where(first <= value if orders[0].descending else first >= value, or_(*further))
+    for index, (column, descending) in enumerate(columns):
+        same = [columns[before][0] == place[before] for before in range(index)]
+        further.append(and_(*same, column < place[index] if descending else column > place[index]))
+    return statement.where(or_(*further))
