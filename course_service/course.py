@@ -19,7 +19,7 @@ from course_service.errors import (
 
 COLLECTION = "courses/"
 
-# Limits. Lengths count code points. The contract states them, `schemas.py` refuses what exceeds them, and the database
+# Limits. Lengths count code points. The contract states them, `fields.py` refuses what exceeds them, and the database
 # would too.
 TITLE_MAX_LENGTH = 750
 CODE_MAX_LENGTH = 255

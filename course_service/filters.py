@@ -14,7 +14,7 @@ import lark
 
 from course_service.course import State
 from course_service.errors import FilterInvalid
-from course_service.schemas import EXTERNAL_ID_KEY_PATTERN, LABEL_KEY_PATTERN
+from course_service.fields import EXTERNAL_ID_KEY_PATTERN, LABEL_KEY_PATTERN
 
 MAX_LENGTH = 2048
 MAX_COMPARISONS = 100

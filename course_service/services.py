@@ -36,10 +36,10 @@ from course_service.schemas import (
     ListCoursesRequest,
     UpdateCourseRequest,
     View,
-    validated,
 )
 from course_service.store.database import Database
 from course_service.store.repository import Answer, AnswerKey, CourseRepository
+from course_service.violations import validated
 
 ANONYMOUS = "anonymous"
 

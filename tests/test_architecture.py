@@ -13,6 +13,8 @@ UPPER = {"course_service.services", "course_service.rpc", "course_service.rest"}
 FORBIDDEN = {
     "errors": {*LIBRARIES, "course_service"},
     "course": {*LIBRARIES, *UPPER, "course_service.schemas", "course_service.store"},
+    "violations": {*LIBRARIES - {"pydantic"}, *UPPER, "course_service.store"},
+    "fields": {*LIBRARIES - {"pydantic"}, *UPPER, "course_service.store"},
     "schemas": {*LIBRARIES - {"pydantic"}, *UPPER, "course_service.store"},
     "filters": {*LIBRARIES, *UPPER, "course_service.store"},
     "paging": {*LIBRARIES, *UPPER, "course_service.store"},

@@ -12,10 +12,12 @@ from sqlalchemy.engine import make_url
 
 from course_service import course as limits
 from course_service import errors, filters, paging, schemas, status
+from course_service import fields as rules
 from course_service.course import COLLECTION, Course, State
 from course_service.rest.app import make_app
 from course_service.rest.errors import HTTP_CODES
 from course_service.store.database import Database
+from course_service.violations import validated
 from tests.conftest import ROOT, TOKENS
 
 SERVICE = course_pb2.DESCRIPTOR.services_by_name["CourseService"]
@@ -59,7 +61,7 @@ def test_callers_may_send_what_the_contract_lets_them() -> None:
     assert set(schemas.CourseCreate.model_fields) == {field.name for field in fields} - given
     required = {name for name, field in schemas.CourseCreate.model_fields.items() if field.is_required()}
     assert required == {field.name for field in fields if "REQUIRED" in behaviors(field)}
-    assert schemas.validated(schemas.CourseCreate, {"title": "x", **dict.fromkeys(given, "y")})
+    assert validated(schemas.CourseCreate, {"title": "x", **dict.fromkeys(given, "y")})
 
 
 def test_both_faces_show_the_same_fields_in_the_same_order() -> None:
@@ -115,10 +117,10 @@ def test_every_reason_that_the_contract_names_is_raised_and_the_other_way_round(
         ("subjects", limits.SUBJECT_MAX_LENGTH),
         ("labels", limits.LABELS_MAX_ITEMS),
         ("labels", limits.LABEL_VALUE_MAX_LENGTH),
-        ("labels", schemas.LABEL_KEY_PATTERN),
+        ("labels", rules.LABEL_KEY_PATTERN),
         ("external_ids", limits.EXTERNAL_IDS_MAX_ITEMS),
         ("external_ids", limits.EXTERNAL_ID_VALUE_MAX_LENGTH),
-        ("external_ids", schemas.EXTERNAL_ID_KEY_PATTERN),
+        ("external_ids", rules.EXTERNAL_ID_KEY_PATTERN),
         ("filter", filters.MAX_LENGTH),
         ("filter", filters.MAX_COMPARISONS),
         ("filter", filters.MAX_DEPTH),

@@ -14,10 +14,11 @@ from course_service.course import State
 from course_service.deadline import within
 from course_service.errors import DatabaseUnavailable
 from course_service.rpc.health import Health
-from course_service.schemas import ChangeCourseRequest, CreateCourseRequest, validated
+from course_service.schemas import ChangeCourseRequest, CreateCourseRequest
 from course_service.services import archive_course, create_course, get_course_by_id, publish_course
 from course_service.store.database import Database, DatabaseUnusable
 from course_service.store.repository import CourseRepository
+from course_service.violations import validated
 from tests.conftest import PostgresServer, migrate
 
 

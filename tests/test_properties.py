@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 
 from course_service import course as limits
 from course_service.errors import RequestInvalid
-from course_service.schemas import CreateCourseRequest, validated
+from course_service.schemas import CreateCourseRequest
 from course_service.services import create_course, get_course_by_id
 from course_service.store.database import Database
+from course_service.violations import validated
 from tests.conftest import Service
 
 # One database serves all examples: each makes courses of its own.

@@ -11,10 +11,11 @@ import pytest
 from course.v1 import course_pb2
 
 from course_service.errors import CourseNotDeleted
-from course_service.schemas import CreateCourseRequest, validated
+from course_service.schemas import CreateCourseRequest
 from course_service.services import create_course
 from course_service.store.database import Database
 from course_service.store.repository import Answer, AnswerKey, CourseRepository
+from course_service.violations import validated
 from tests.calls import call, create, failed, get, names
 from tests.conftest import Service
 

@@ -7,9 +7,10 @@ import pytest
 
 from course_service.course import State
 from course_service.errors import CourseAlreadyExists, CourseNotFound, RequestInvalid
-from course_service.schemas import CourseCreate, CreateCourseRequest, validated
+from course_service.schemas import CourseCreate, CreateCourseRequest
 from course_service.services import create_course, get_course_by_id
 from course_service.store.database import Database
+from course_service.violations import validated
 
 
 def request(course_id: str = "", **fields: object) -> CreateCourseRequest:

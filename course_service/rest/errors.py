@@ -13,7 +13,6 @@ from google.rpc import code_pb2
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
-from course_service import schemas
 from course_service.errors import (
     CourseError,
     EtagMismatch,
@@ -26,6 +25,7 @@ from course_service.errors import (
 )
 from course_service.internal import report
 from course_service.status import to_status
+from course_service.violations import violation
 
 MAX_BODY_BYTES = 1 << 20
 
@@ -107,8 +107,8 @@ def answer_errors(app: FastAPI) -> None:
 def _violation(details: Mapping[str, Any]) -> Violation:
     # The first step says where FastAPI read the field: body, query, path or header.
     place, *location = details["loc"]
-    (violation,) = schemas.violations([{**details, "loc": location}])
-    return dataclasses.replace(violation, field=location[0].title()) if place == "header" else violation
+    found = violation({**details, "loc": location})
+    return dataclasses.replace(found, field=location[0].title()) if place == "header" else found
 
 
 def _body_malformed() -> RequestMalformed:

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Depends, Header, Path, Query, Response
 
-from course_service import schemas, services
+from course_service import fields, schemas, services
 from course_service.course import COLLECTION, Course
 from course_service.filters import MAX_LENGTH as MAX_FILTER_LENGTH
 from course_service.paging import DEFAULT_SIZE, MAX_SIZE, PageTokens
@@ -13,6 +13,7 @@ from course_service.rest.errors import ErrorResponse
 from course_service.rest.strict import StrictRoute
 from course_service.schemas import CourseResponse, CoursesResponse, ListCoursesResponse, View
 from course_service.store.database import Database
+from course_service.violations import validated
 
 EXAMPLE: dict[str, Any] = {
     "title": "Introduction to Biology",
@@ -39,10 +40,10 @@ _CONFLICT = "COURSE_ALREADY_EXISTS, COURSE_ID_HELD_BY_DELETED_COURSE or EXTERNAL
 _MISMATCH = "ETAG_MISMATCH: the course is not the version of If-Match any more."
 
 CourseIdPath = Annotated[
-    schemas.ExistingCourseId, Path(description="Last part of the course's name.", examples=["bio-101"])
+    fields.ExistingCourseId, Path(description="Last part of the course's name.", examples=["bio-101"])
 ]
 NewCourseId = Annotated[
-    schemas.CourseId, Query(description="Last part of the course's name; left empty, the service takes a UUID.")
+    fields.CourseId, Query(description="Last part of the course's name; left empty, the service takes a UUID.")
 ]
 ValidateOnly = Annotated[bool, Query(description="Check everything and return the would-be answer; store nothing.")]
 AllowMissingDelete = Annotated[bool, Query(description="Succeed if there is no such course (204), or no more (200).")]
@@ -52,7 +53,7 @@ WantedView = Annotated[View, Query(description="BASIC leaves out the description
 
 def _request_id(
     idempotency_key: Annotated[
-        schemas.RequestId, Header(description="A UUID; makes the call safe to repeat for 24 hours.")
+        fields.RequestId, Header(description="A UUID; makes the call safe to repeat for 24 hours.")
     ] = "",
 ) -> str:
     return idempotency_key
@@ -92,7 +93,7 @@ def make_routes(database: Database, tokens: PageTokens) -> APIRouter:  # noqa: C
         response: Response,
         request_id: RequestId,
         course_id: NewCourseId = "",
-        validate_only: ValidateOnly = False,  # noqa: FBT002  # FastAPI passes all by name
+        validate_only: ValidateOnly = False,
     ) -> CourseResponse:
         """Create a course in state DRAFT; `Location` says where it is."""
         request = schemas.CreateCourseRequest(
@@ -120,7 +121,7 @@ def make_routes(database: Database, tokens: PageTokens) -> APIRouter:  # noqa: C
             ),
         ] = "",
         order_by: Annotated[str, Query(examples=["title, create_time desc"])] = "",
-        show_deleted: Annotated[bool, Query(description="Deleted courses too.")] = False,  # noqa: FBT002
+        show_deleted: Annotated[bool, Query(description="Deleted courses too.")] = False,
         view: WantedView = View.BASIC,
     ) -> ListCoursesResponse:
         """Return courses a page at a time."""
@@ -148,14 +149,14 @@ def make_routes(database: Database, tokens: PageTokens) -> APIRouter:  # noqa: C
         view: WantedView = View.FULL,
     ) -> CoursesResponse:
         """Return several courses in the order asked, all or none."""
-        request = schemas.validated(schemas.BatchGetCoursesRequest, {"names": names, "view": view})
+        request = validated(schemas.BatchGetCoursesRequest, {"names": names, "view": view})
         return CoursesResponse(courses=_answers(services.batch_get_courses(database, request)))
 
     @routes.post("/courses:batchCreate", responses=_errors(on_409=_CONFLICT, on_422=_INVALID))
     def batch_create_courses(
         batch: Annotated[schemas.BatchCreateCoursesRequest, Body(openapi_examples=EXAMPLE_BATCH)],
         request_id: RequestId,
-        validate_only: ValidateOnly = False,  # noqa: FBT002
+        validate_only: ValidateOnly = False,
     ) -> CoursesResponse:
         """Create up to 100 courses, all or none."""
         request = batch.model_copy(
@@ -190,8 +191,8 @@ def make_routes(database: Database, tokens: PageTokens) -> APIRouter:  # noqa: C
         response: Response,
         request_id: RequestId,
         etag: Etag,
-        allow_missing: AllowMissingUpdate = False,  # noqa: FBT002
-        validate_only: ValidateOnly = False,  # noqa: FBT002
+        allow_missing: AllowMissingUpdate = False,
+        validate_only: ValidateOnly = False,
     ) -> CourseResponse:
         """Change the fields that are sent; an empty value, or null, clears one. Lists and maps are replaced whole."""
         request = schemas.UpdateCourseRequest(
@@ -217,8 +218,8 @@ def make_routes(database: Database, tokens: PageTokens) -> APIRouter:  # noqa: C
         response: Response,
         request_id: RequestId,
         etag: Etag,
-        allow_missing: AllowMissingDelete = False,  # noqa: FBT002
-        validate_only: ValidateOnly = False,  # noqa: FBT002
+        allow_missing: AllowMissingDelete = False,
+        validate_only: ValidateOnly = False,
     ) -> CourseResponse | Response:
         """Delete a course; for 30 days it can be undeleted."""
         request = schemas.DeleteCourseRequest(
@@ -235,7 +236,7 @@ def make_routes(database: Database, tokens: PageTokens) -> APIRouter:  # noqa: C
         course_id: CourseIdPath,
         request_id: RequestId,
         etag: Etag,
-        validate_only: ValidateOnly = False,  # noqa: FBT002
+        validate_only: ValidateOnly = False,
         body: Annotated[schemas.Change | None, Body(description="Instead of headers and query.")] = None,
     ) -> schemas.ChangeCourseRequest:
         body = body or schemas.Change()

@@ -10,8 +10,9 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from course_service import schemas
 from course_service.course import Course, State
 from course_service.errors import FieldMaskInvalid
-from course_service.schemas import View, validated
+from course_service.schemas import View
 from course_service.services import Page
+from course_service.violations import validated
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _STATES = {state: course_pb2.Course.State.Value(state.name) for state in State}

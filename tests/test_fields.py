@@ -1,11 +1,12 @@
-"""What a caller may send: each rule at its limit and one beyond."""
+"""What each field may hold: each rule at its limit and one beyond."""
 
 import re
 
 import pytest
 
 from course_service.errors import RequestInvalid
-from course_service.schemas import CourseCreate, CreateCourseRequest, GetCourseRequest, validated
+from course_service.schemas import CourseCreate, CreateCourseRequest, GetCourseRequest
+from course_service.violations import validated
 
 UUID = "01994a1c-0000-7000-8000-000000000000"
 
