@@ -39,8 +39,6 @@ def serve(settings: Settings) -> None:
 
     # A connection for every thread that may ask: gRPC's, HTTP's, and health's.
     database = open_database(settings, connections=2 * settings.threads + 1)
-    if settings.page_token_secret == DEVELOPMENT_SECRET:
-        _log.warning("page tokens are signed with a secret that everybody knows; set COURSE_PAGE_TOKEN_SECRET")
     tokens = PageTokens(settings.page_token_secret)
 
     health = Health(database)
@@ -49,6 +47,8 @@ def serve(settings: Settings) -> None:
     if settings.http_address:
         http_server = HttpServer(settings.http_address, make_app(database, tokens, threads=settings.threads))
 
+    if settings.page_token_secret == DEVELOPMENT_SECRET:
+        _log.warning("page tokens are signed with a secret that everybody knows; set COURSE_PAGE_TOKEN_SECRET")
     grpc_server.start()
     _log.info("gRPC on port %d (%s)", grpc_port, settings.grpc_address)
     if http_server:

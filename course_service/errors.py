@@ -23,13 +23,6 @@ class StartupError(Exception):
     """The service cannot start; the message says in one line why and what to do."""
 
 
-class PortTaken(StartupError):
-    """The address to listen on is in use, or is not this machine's."""
-
-    def __init__(self, address: str, setting: str) -> None:
-        super().__init__(f"cannot listen on {address}: it is in use or not an address of this machine; set {setting}")
-
-
 class CourseError(Exception):
     """A request failed for a reason that its caller can act on.
 

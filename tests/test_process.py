@@ -166,7 +166,7 @@ def failed_start(**settings: str) -> str:
     )
     assert result.returncode == 1
     assert result.stdout == ""
-    (line,) = result.stderr.splitlines()[-1:]
+    (line,) = result.stderr.splitlines()
     assert line.startswith("course-service: ")
     assert "Traceback" not in result.stderr
     assert "canary" not in result.stderr

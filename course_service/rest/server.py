@@ -1,13 +1,12 @@
 """The HTTP server: uvicorn in a thread of its own, beside gRPC."""
 
 import logging
-import socket
 import threading
 
 import uvicorn
 from fastapi import FastAPI
 
-from course_service.errors import PortTaken
+from course_service.ports import open_port
 
 _GRACE_SECONDS = 10
 
@@ -19,14 +18,7 @@ class HttpServer:
     """Serves an application on an address, `HOST:PORT`, from `start` to `stop`. Raises `PortTaken`."""
 
     def __init__(self, address: str, app: FastAPI) -> None:
-        host, _, port = address.rpartition(":")
-        host = host.strip("[]")
-        try:
-            self._socket = socket.create_server(
-                (host, int(port)), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=2048
-            )
-        except OSError:
-            raise PortTaken(address, "COURSE_HTTP_ADDRESS") from None
+        self._socket = open_port(address, "COURSE_HTTP_ADDRESS")
         self._server = uvicorn.Server(
             uvicorn.Config(
                 app,

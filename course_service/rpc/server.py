@@ -8,8 +8,8 @@ from course.v1 import course_pb2_grpc
 from grpc_health.v1 import health
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
-from course_service.errors import PortTaken
 from course_service.paging import PageTokens
+from course_service.ports import PortTaken, open_port
 from course_service.rpc.health import SERVICES, Health
 from course_service.rpc.interceptors import ErrorInterceptor
 from course_service.rpc.servicer import CourseServicer
@@ -17,6 +17,8 @@ from course_service.store.database import Database
 
 MAX_REQUEST_BYTES = 1 << 20
 MAX_RESPONSE_BYTES = 4 << 20
+
+_SETTING = "COURSE_GRPC_ADDRESS"
 
 _OPTIONS = [
     ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
@@ -49,10 +51,11 @@ def make_server(
     course_pb2_grpc.add_CourseServiceServicer_to_server(CourseServicer(database, tokens), server)
     own_health.add_to(server)
     _add_reflection(server)
+    open_port(address, _SETTING).close()  # grpcio would tell of a taken port in a line of its own first
     try:
         port = server.add_insecure_port(address)
     except RuntimeError:
-        raise PortTaken(address, "COURSE_GRPC_ADDRESS") from None
+        raise PortTaken(address, _SETTING) from None
     return server, port
 
 

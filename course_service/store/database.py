@@ -214,7 +214,7 @@ class Database:
                 return found
 
         try:
-            found = _try(attempt)
+            found = _try(attempt, tell=False)
         except DBAPIError as error:
             if not _is_missing_table(error):
                 raise DatabaseUnusable(describe(error)) from error
@@ -248,7 +248,7 @@ def _roll_back(connection: Connection) -> None:
         connection.invalidate()  # the server rolls back when the connection ends
 
 
-def _try(attempt: Callable[[], _T]) -> _T:
+def _try(attempt: Callable[[], _T], *, tell: bool = True) -> _T:
     """Make up to three attempts, as long as the last was cut off by what may have passed and the call has time."""
     for number in range(1, _MAX_TRIES + 1):
         try:
@@ -258,8 +258,9 @@ def _try(attempt: Callable[[], _T]) -> _T:
         except DBAPIError as error:
             if not _is_unavailable(error):
                 raise
-            # The driver's text may quote statements, values and the server's address; its code may not.
-            _log.warning("database unavailable (try %d): %s", number, describe(error))
+            if tell:
+                # The driver's text may quote statements, values and the server's address; its code may not.
+                _log.warning("database unavailable (try %d): %s", number, describe(error))
             pause = _PAUSE_SECONDS * random.uniform(0.5, 1.5) * (number - 1)  # noqa: S311  # not for secrets
             if number == _MAX_TRIES or not _may_pass(error) or deadline.remaining() <= pause:
                 raise DatabaseUnavailable from error
