@@ -286,9 +286,7 @@ expressions = st.recursive(
 )
 
 
-@settings(
-    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
-)
+@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
 @given(text=expressions)
 def test_any_filter_finds_what_python_finds(filled: Database, text: str) -> None:
     try:

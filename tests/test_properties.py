@@ -15,9 +15,7 @@ from course_service.violations import validated
 from tests.conftest import Service
 
 # One database serves all examples: each makes courses of its own.
-on_one_database = settings(
-    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
-)
+on_one_database = settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
 
 lines = st.text(st.characters(exclude_categories=["Cc", "Cs"]))
 texts = st.text(st.characters(exclude_categories=["Cs"]) | st.sampled_from("\n\r\t")).filter(
