@@ -3,7 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, get_origin
 
 from fastapi import Request, Response, params
 from fastapi.dependencies.utils import get_flat_params
@@ -18,9 +18,9 @@ class StrictRoute(APIRoute):
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """Wrap FastAPI's handler."""
         handle = super().get_route_handler()
-        parameters = get_flat_params(self.dependant)
-        known = {parameter.alias for parameter in parameters if isinstance(parameter.field_info, params.Query)}
-        lists = {"names"} & known
+        query = [field for field in get_flat_params(self.dependant) if isinstance(field.field_info, params.Query)]
+        known = {field.alias for field in query}
+        lists = {field.alias for field in query if get_origin(field.field_info.annotation) is list}
 
         async def strictly(request: Request) -> Response:
             counts = Counter(name for name, _ in request.query_params.multi_items())
