@@ -72,7 +72,7 @@ def create_course(database: Database, request: CreateCourseRequest, caller: str 
             raise problem
         return [course]
 
-    return _write(database, caller, "CreateCourse", request, work, repeatable=True)[0]
+    return _write(database, caller, "CreateCourse", request, work, answer=[course])[0]
 
 
 def batch_create_courses(
@@ -93,7 +93,7 @@ def batch_create_courses(
             raise first
         return new
 
-    return _write(database, caller, "BatchCreateCourses", request, work, repeatable=True)
+    return _write(database, caller, "BatchCreateCourses", request, work, answer=new)
 
 
 def get_course_by_id(database: Database, course_id: str) -> Course:
@@ -313,9 +313,13 @@ def _write(
     request: _Repeatable,
     work: Callable[[CourseRepository], list[Course]],
     *,
-    repeatable: bool = False,
+    answer: list[Course] | None = None,
 ) -> list[Course]:
-    """Do the work of a request in one transaction: once for each request_id, and not at all with validate_only."""
+    """Do the work of a request in one transaction: once for each request_id, and not at all with validate_only.
+
+    `answer` is what the work will answer if that is known before, as when courses are made. Such work can be repeated
+    even without a request_id: it finds its own courses.
+    """
     key = AnswerKey(caller, method, request.request_id)
     if request.validate_only:
 
@@ -325,15 +329,16 @@ def _write(
 
         return database.try_out(try_out)
     if not request.request_id:
-        return database.write(work, repeatable=repeatable)
+        return database.write(work, repeatable=answer is not None)
 
     def once(courses: CourseRepository) -> list[Course]:
-        while not courses.claim(key, request.fingerprint, datetime.now(UTC)):
+        while not courses.claim(key, request.fingerprint, datetime.now(UTC), answer):
             if kept := courses.answer(key):  # unless it has just been purged
                 return _same(kept, request)
-        answer = work(courses)
-        courses.keep(key, answer)
-        return answer
+        done = work(courses)
+        if answer is None:
+            courses.keep(key, done)
+        return done
 
     return database.write(once, repeatable=True)
 

@@ -277,17 +277,19 @@ def test_a_request_id_that_is_no_uuid_is_refused(service: Service, request_id: s
     assert failure.violations == {"request_id": "FIELD_BAD_FORMAT"}
 
 
-def test_a_write_that_fails_after_it_claimed_its_id_leaves_the_id_free(
-    service: Service, database: Database, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("method", "step"), [("CreateCourse", "add"), ("PublishCourse", "keep")])
+def test_a_write_that_fails_after_it_claimed_its_id_leaves_nothing_and_the_id_free(
+    service: Service, monkeypatch: pytest.MonkeyPatch, method: str, step: str
 ) -> None:
-    request = validated(CreateCourseRequest, {"course": {"title": "x"}, "request_id": new_id()})
-
     def fail(*_: object) -> None:
         raise CourseNotDeleted("at the last moment")
 
+    ready(service, method)
+    state = everything(service)
+    request = {**WRITES[method], "request_id": new_id()}
     with monkeypatch.context() as patch:
-        patch.setattr("course_service.store.repository.CourseRepository.keep", fail)
-        with pytest.raises(CourseNotDeleted):
-            create_course(database, request)
-    assert names(service) == []
-    assert create_course(database, request).title == "x"
+        patch.setattr(CourseRepository, step, fail)
+        assert failed(service, method, **request).reason == "COURSE_NOT_DELETED"
+    assert everything(service) == state
+    assert call(service, method, **request)
+    assert everything(service) != state

@@ -176,18 +176,25 @@ class CourseRepository:
             if problem := self._take_external_ids(new.uid, added):
                 raise problem
 
-    def claim(self, key: AnswerKey, fingerprint: str, now: datetime) -> bool:
-        """Reserve a key for the answer of this transaction; False if there is an answer already.
+    def claim(self, key: AnswerKey, fingerprint: str, now: datetime, answer: Sequence[Course] | None) -> bool:
+        """Reserve a key for the answer of this transaction, and keep it if it is known; False if there is one already.
 
         While another transaction has reserved the key, waits for its end.
         """
-        row = {**dataclasses.asdict(key), "fingerprint": fingerprint, "courses": None, "create_time": now}
+        courses = None if answer is None else _as_json(answer)
+        row = {
+            "caller": key.caller,
+            "method": key.method,
+            "request_id": key.request_id,
+            "fingerprint": fingerprint,
+            "courses": courses,
+            "create_time": now,
+        }
         return bool(self._connection.execute(_INSERT[self._dialect, AnswerRow], row).rowcount)
 
     def keep(self, key: AnswerKey, courses: Sequence[Course]) -> None:
         """Keep the answer under a key that this transaction has reserved."""
-        answer = _COURSES.dump_json(list(courses)).decode()
-        self._connection.execute(_KEEP_ANSWER, {**key.parameters, "answer": answer})
+        self._connection.execute(_KEEP_ANSWER, {**key.parameters, "answer": _as_json(courses)})
 
     def answer(self, key: AnswerKey) -> Answer | None:
         """Return the answer kept under a key, or None."""
@@ -237,7 +244,12 @@ class CourseRepository:
     ) -> list[str]:
         """Insert what is not in the way of other rows; returns a column of what was inserted."""
         statement = _INSERT[self._dialect, row].returning(returning)
-        return list(self._connection.execute(statement, rows).scalars())
+        # A single row is spared what SQLAlchemy does to send many in few statements.
+        return list(self._connection.execute(statement, rows if len(rows) > 1 else rows[0]).scalars())
+
+
+def _as_json(courses: Sequence[Course]) -> str:
+    return _COURSES.dump_json(list(courses)).decode()
 
 
 def _in_the_way(course: Course, holder: Course | None) -> CourseError | None:
