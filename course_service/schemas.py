@@ -141,7 +141,7 @@ class ListCoursesRequest(_Input):
     view: View = View.BASIC
 
 
-class UpdateCourseRequest(_Write):
+class UpdateCourseRequest(_Named, _Write):
     """What UpdateCourse takes."""
 
     # By gRPC the name is a field of the course, and that is where its violations point.
@@ -169,11 +169,6 @@ class UpdateCourseRequest(_Write):
         """The new values of the fields to change."""
         fields = self.course.model_fields_set if self.update_mask is None else self.update_mask
         return {field: getattr(self.course, field) for field in fields if field != "etag"}
-
-    @property
-    def course_id(self) -> str:
-        """The last part of the name."""
-        return self.name.removeprefix(COLLECTION)
 
 
 class Change(_Write):

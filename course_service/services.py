@@ -7,7 +7,7 @@ They take requests that are valid by their types (`schemas.py`) and raise the er
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Protocol
 
 import uuid_utils.compat
@@ -19,12 +19,12 @@ from course_service.errors import (
     CourseNotFound,
     CoursesNotFound,
     EtagMismatch,
-    RequestIdReused,
     RequestInvalid,
     ResponseTooLarge,
     Violation,
 )
 from course_service.filters import parse_filter
+from course_service.idempotency import ANSWERS_KEPT, write_once
 from course_service.paging import MAX_BYTES, PageTokens, page_size, parse_order_by
 from course_service.schemas import (
     BatchCreateCoursesRequest,
@@ -38,13 +38,10 @@ from course_service.schemas import (
     View,
 )
 from course_service.store.database import Database
-from course_service.store.repository import Answer, AnswerKey, CourseRepository
+from course_service.store.repository import CourseRepository
 from course_service.violations import validated
 
 ANONYMOUS = "anonymous"
-
-ANSWERS_KEPT = timedelta(hours=24)
-"""How long the answer to a request_id is kept."""
 
 _MAX_ANSWER_BYTES = 4_000_000
 _LIST_CHUNK = 200
@@ -72,7 +69,7 @@ def create_course(database: Database, request: CreateCourseRequest, caller: str 
             raise problem
         return [course]
 
-    return _write(database, caller, "CreateCourse", request, work, answer=[course])[0]
+    return write_once(database, caller, "CreateCourse", request, work, answer=[course])[0]
 
 
 def batch_create_courses(
@@ -93,7 +90,7 @@ def batch_create_courses(
             raise first
         return new
 
-    return _write(database, caller, "BatchCreateCourses", request, work, answer=new)
+    return write_once(database, caller, "BatchCreateCourses", request, work, answer=new)
 
 
 def get_course_by_id(database: Database, course_id: str) -> Course:
@@ -179,7 +176,7 @@ def update_course(database: Database, request: UpdateCourseRequest, caller: str 
             if not isinstance(problem, CourseAlreadyExists):  # somebody has just created it: now it can be changed
                 raise problem
 
-    return _write(database, caller, "UpdateCourse", request, work)[0]
+    return write_once(database, caller, "UpdateCourse", request, work)[0]
 
 
 def _missing_course(request: UpdateCourseRequest) -> Course:
@@ -212,7 +209,7 @@ def delete_course(database: Database, request: DeleteCourseRequest, caller: str 
             deleted = courses.get(request.course_id)
             return [deleted] if deleted else []
 
-    return next(iter(_write(database, caller, "DeleteCourse", request, work)), None)
+    return next(iter(write_once(database, caller, "DeleteCourse", request, work)), None)
 
 
 def undelete_course(database: Database, request: ChangeCourseRequest, caller: str = ANONYMOUS) -> Course:
@@ -276,7 +273,7 @@ class _OnOneCourse(Protocol):
 
 
 def _move(database: Database, method: str, request: ChangeCourseRequest, caller: str, step: _Step) -> Course:
-    return _write(database, caller, method, request, lambda courses: _change(courses, request, step))[0]
+    return write_once(database, caller, method, request, lambda courses: _change(courses, request, step))[0]
 
 
 def _change(courses: CourseRepository, request: _OnOneCourse, step: _Step) -> list[Course]:
@@ -295,58 +292,6 @@ def _change(courses: CourseRepository, request: _OnOneCourse, step: _Step) -> li
     if changed is not course:
         courses.replace(course, changed)
     return [changed]
-
-
-class _Repeatable(Protocol):
-    @property
-    def request_id(self) -> str: ...
-    @property
-    def validate_only(self) -> bool: ...
-    @property
-    def fingerprint(self) -> str: ...
-
-
-def _write(
-    database: Database,
-    caller: str,
-    method: str,
-    request: _Repeatable,
-    work: Callable[[CourseRepository], list[Course]],
-    *,
-    answer: list[Course] | None = None,
-) -> list[Course]:
-    """Do the work of a request in one transaction: once for each request_id, and not at all with validate_only.
-
-    `answer` is what the work will answer if that is known before, as when courses are made. Such work can be repeated
-    even without a request_id: it finds its own courses.
-    """
-    key = AnswerKey(caller, method, request.request_id)
-    if request.validate_only:
-
-        def try_out(courses: CourseRepository) -> list[Course]:
-            kept = courses.answer(key) if request.request_id else None
-            return _same(kept, request) if kept else work(courses)
-
-        return database.try_out(try_out)
-    if not request.request_id:
-        return database.write(work, repeatable=answer is not None)
-
-    def once(courses: CourseRepository) -> list[Course]:
-        while not courses.claim(key, request.fingerprint, datetime.now(UTC), answer):
-            if kept := courses.answer(key):  # unless it has just been purged
-                return _same(kept, request)
-        done = work(courses)
-        if answer is None:
-            courses.keep(key, done)
-        return done
-
-    return database.write(once, repeatable=True)
-
-
-def _same(kept: Answer, request: _Repeatable) -> list[Course]:
-    if kept.fingerprint != request.fingerprint:
-        raise RequestIdReused(request.request_id)
-    return kept.courses
 
 
 def _new_course(fields: CourseCreate, course_id: str) -> Course:

@@ -19,6 +19,7 @@ FORBIDDEN = {
     "filters": {*LIBRARIES, *UPPER, "course_service.store"},
     "paging": {*LIBRARIES, *UPPER, "course_service.store"},
     "store": {*LIBRARIES - {"psycopg2", "pydantic", "sqlalchemy"}, *UPPER},
+    "idempotency": {*LIBRARIES, *UPPER},
     "services": {*LIBRARIES, "course_service.rpc", "course_service.rest"},
     "status": {*LIBRARIES - {"google"}, *UPPER, "course_service.store"},
     "rpc": {"fastapi", "starlette", "sqlalchemy", "psycopg2", "course_service.rest"},
