@@ -1,6 +1,6 @@
 """Why a request can fail: one class for each reason, free of any library of transport or storage.
 
-`status.py` gives each class its status code.
+`guard/status.py` gives each class its status code.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,13 +26,15 @@ class StartupError(Exception):
 class CourseError(Exception):
     """A request failed for a reason that its caller can act on.
 
-    `reason` names it for programs, the message tells people, and `metadata` holds every part of the message that
-    varies. `violations` are the faults in single fields, `resource_name` the course that the error is about.
+    `reason` names it for programs, the message for people, and `metadata` (its keys in lowerCamelCase) holds every part
+    of the message that varies. `violations` are the faults in single fields: where there are any, callers get them as
+    the message. `resource_name` is the course that the error is about. `cause` is for the log alone.
     """
 
     reason: str
     violations: Sequence[Violation] = ()
     resource_name: str = ""
+    cause: str = ""
 
     def __init__(self, message: str, **metadata: str) -> None:
         super().__init__(message)
@@ -55,13 +57,14 @@ class RequestInvalid(CourseError):
     reason = "REQUEST_INVALID"
 
     def __init__(self, violations: Sequence[Violation]) -> None:
-        count = len(violations)
-        fields = [*dict.fromkeys(violation.field for violation in violations[:5]), *(["…"] if count > 5 else [])]
-        super().__init__(
-            f"The request breaks {count} rule(s); see the violations of: {', '.join(fields)}",
-            violationCount=str(count),
-        )
+        super().__init__("The request breaks rules.", violationCount=str(len(violations)))
         self.violations = violations
+
+
+class FieldMaskInvalid(RequestInvalid):
+    """The update mask names what is no field, or has more than its `*`; nothing else is wrong with the request."""
+
+    reason = "FIELD_MASK_INVALID"
 
 
 class RequestTooLarge(CourseError):
@@ -71,6 +74,15 @@ class RequestTooLarge(CourseError):
 
     def __init__(self, limit: int) -> None:
         super().__init__(f"A request has at most {limit} bytes.", limit=str(limit))
+
+
+class MethodUnknown(CourseError):
+    """The service has no gRPC method of this name."""
+
+    reason = "METHOD_UNKNOWN"
+
+    def __init__(self, method: str) -> None:
+        super().__init__(f"There is no method {method[:200]}.", method=method[:200])
 
 
 class RouteNotFound(CourseError):
@@ -83,12 +95,13 @@ class RouteNotFound(CourseError):
 
 
 class MethodNotAllowed(CourseError):
-    """The HTTP path is there, but not for this method."""
+    """The HTTP path exists, but not for this method."""
 
     reason = "METHOD_NOT_ALLOWED"
 
-    def __init__(self, method: str) -> None:
-        super().__init__(f"{method[:20]} is not for this path.", method=method[:20])
+    def __init__(self, method: str, allowed: Sequence[str]) -> None:
+        allow = ", ".join(allowed)
+        super().__init__(f"This path takes {allow}, not {method[:20]}.", method=method[:20], allow=allow)
 
 
 class _FieldError(CourseError):
@@ -96,19 +109,9 @@ class _FieldError(CourseError):
 
     field: str
 
-    def __init__(self, message: str, **metadata: str) -> None:
-        super().__init__(message, **metadata)
-        self.violations = [Violation(self.field, self.reason, message)]
-
-
-class FieldMaskInvalid(_FieldError):
-    """The update mask names what is no field, or leads into one."""
-
-    reason = "FIELD_MASK_INVALID"
-    field = "update_mask"
-
-    def __init__(self, path: str) -> None:
-        super().__init__(f"There is no field {path[:80]} to update; or * is not alone.", path=path[:80])
+    def __init__(self, description: str, **metadata: str) -> None:
+        super().__init__(description, **metadata)
+        self.violations = [Violation(self.field, self.reason, description)]
 
 
 class PageSizeNegative(_FieldError):
@@ -118,7 +121,7 @@ class PageSizeNegative(_FieldError):
     field = "page_size"
 
     def __init__(self, page_size: int) -> None:
-        super().__init__(f"Must not be negative; is {page_size}.", page_size=str(page_size))
+        super().__init__(f"Must not be negative; is {page_size}.", pageSize=str(page_size))
 
 
 class PageTokenInvalid(_FieldError):
@@ -138,7 +141,7 @@ class PageTokenMismatch(_FieldError):
     field = "page_token"
 
     def __init__(self) -> None:
-        super().__init__("Is of a list with another filter, order_by, show_deleted or view.")
+        super().__init__("Belongs to a list with another filter, order_by, show_deleted or view.")
 
 
 class FilterInvalid(_FieldError):
@@ -162,13 +165,13 @@ class OrderByInvalid(_FieldError):
 
 
 class RequestIdReused(_FieldError):
-    """Another request was answered under this request_id."""
+    """Another request has been made under this request_id."""
 
     reason = "REQUEST_ID_REUSED"
     field = "request_id"
 
     def __init__(self, request_id: str) -> None:
-        super().__init__(f"{request_id} was used for another request; make a new one.", request_id=request_id)
+        super().__init__("Was used for another request; make a new one.", requestId=request_id)
 
 
 # What is wrong with the request, seen what is stored.
@@ -185,17 +188,17 @@ class CourseNotFound(CourseError):
 
 
 class CoursesNotFound(CourseNotFound):
-    """Some of several courses are not there."""
+    """Some of several courses do not exist."""
 
     def __init__(self, names: Sequence[str], missing: Sequence[int]) -> None:
         super().__init__(names[missing[0]])
-        self.message = f"{len(missing)} of {len(names)} courses are not there; the first is {names[missing[0]]}."
-        told = ""
+        self.message = f"{len(missing)} of {len(names)} courses do not exist; the first is {names[missing[0]]}."
+        listed = ""
         for index in missing:
-            if len(told) + len(names[index]) > 2_000:  # the indexes tell the rest
+            if len(listed) + len(names[index]) > 2_000:  # the indexes name the rest
                 break
-            told += ("," if told else "") + names[index]
-        self.metadata = {"missingCount": str(len(missing)), "indexes": ",".join(map(str, missing)), "names": told}
+            listed += ("," if listed else "") + names[index]
+        self.metadata = {"missingCount": str(len(missing)), "indexes": ",".join(map(str, missing)), "names": listed}
 
 
 class CourseAlreadyExists(CourseError):
@@ -204,7 +207,7 @@ class CourseAlreadyExists(CourseError):
     reason = "COURSE_ALREADY_EXISTS"
 
     def __init__(self, name: str) -> None:
-        super().__init__(f"There is already a course {name}; choose another course_id.", name=name)
+        super().__init__(f"{name} exists; choose another course_id.", name=name)
         self.resource_name = name
 
 
@@ -228,6 +231,25 @@ class ExternalIdInUse(CourseError):
         self.violations = [Violation(f'course.external_ids["{key}"]', self.reason, self.message)]
 
 
+class CoursesConflict(CourseAlreadyExists):
+    """Courses of a batch cannot be stored; has the reason of the first one, and a violation for each."""
+
+    def __init__(self, conflicts: Mapping[int, CourseError]) -> None:
+        first = next(iter(conflicts.values()))
+        super().__init__(first.resource_name)
+        self.reason = first.reason
+        self.message = first.message
+        self.metadata = {**first.metadata, "violationCount": str(len(conflicts))}
+        self.violations = [
+            Violation(
+                f"requests[{index}].{conflict.violations[0].field if conflict.violations else 'course_id'}",
+                conflict.reason,
+                conflict.message,
+            )
+            for index, conflict in conflicts.items()
+        ]
+
+
 class CourseNotDeleted(CourseError):
     """Only a deleted course can be undeleted."""
 
@@ -244,7 +266,7 @@ class EtagMismatch(CourseError):
     reason = "ETAG_MISMATCH"
 
     def __init__(self, name: str) -> None:
-        super().__init__(f"{name} is another version by now; read it again, then decide.", name=name)
+        super().__init__(f"{name} has changed since this etag was read; read it again, then decide.", name=name)
         self.resource_name = name
 
 
@@ -279,25 +301,35 @@ class CourseDeleted(CourseError):
 
 
 class ResponseTooLarge(CourseError):
-    """The courses asked for are more than one answer may hold."""
+    """The courses asked for are more than one response may hold."""
 
     reason = "RESPONSE_TOO_LARGE"
 
     def __init__(self) -> None:
-        super().__init__("The courses are too large for one answer; ask for fewer, or for view BASIC.")
+        super().__init__("The courses are too large for one response; ask for fewer, or for view BASIC.")
 
 
 # What is wrong with the service.
 
 
 class DatabaseUnavailable(CourseError):
-    """The database does not answer, or cannot take the work now. A write that was cut off may have been stored."""
+    """The database does not respond, or cannot take the work now. A write that was cut off may have been stored."""
 
     reason = "DATABASE_UNAVAILABLE"
     retry_after_seconds = 1
 
-    def __init__(self) -> None:
+    def __init__(self, cause: str = "") -> None:
         super().__init__("The database is not available; try again.")
+        self.cause = cause
+
+
+class DeadlineExceeded(CourseError):
+    """The call took longer than its caller waits, or than the service allows. It has changed nothing."""
+
+    reason = "DEADLINE_EXCEEDED"
+
+    def __init__(self) -> None:
+        super().__init__("The call took too long; ask for less, or allow it more time.")
 
 
 class InternalError(CourseError):
@@ -306,4 +338,4 @@ class InternalError(CourseError):
     reason = "INTERNAL"
 
     def __init__(self, error_id: str) -> None:
-        super().__init__(f"Internal error; its id in the service's log is {error_id}.", error_id=error_id)
+        super().__init__(f"Internal error; its id in the service's log is {error_id}.", errorId=error_id)

@@ -3,6 +3,7 @@
 import re
 import unicodedata
 import uuid
+from collections.abc import Callable, Iterable, Iterator
 from typing import Annotated
 
 import langcodes
@@ -14,11 +15,12 @@ from pydantic import (
     ValidatorFunctionWrapHandler,
     WrapValidator,
 )
+from pydantic.config import JsonDict
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from course_service import course as limits
 from course_service.course import COLLECTION
-from course_service.violations import violation
+from course_service.validation import violation
 
 _CONTROL_OR_SURROGATE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _CONTROL_OR_SURROGATE_BUT_LINES = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
@@ -28,6 +30,7 @@ _INVISIBLE = {"Cc", "Cf", "Zs", "Zl", "Zp"}
 COURSE_ID_PATTERN = "^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$"
 UUID_PATTERN = "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"
 _EXISTING_ID_PATTERN = f"{COURSE_ID_PATTERN}|{UUID_PATTERN}"
+COURSE_NAME_PATTERN = "|".join(f"^{COLLECTION}{pattern[1:]}" for pattern in (COURSE_ID_PATTERN, UUID_PATTERN))
 OWNER_PATTERN = r"^(users/[A-Za-z0-9._~!$&'()*+,;=:@-]+)?$"
 LABEL_KEY_PATTERN = "^[a-z][a-z0-9_-]{0,62}$"
 EXTERNAL_ID_KEY_PATTERN = "^[a-z][a-z0-9_]{0,31}$"
@@ -117,9 +120,16 @@ def at_most(limit: int) -> BeforeValidator:
     return BeforeValidator(check)
 
 
-def _distinct(value: object, validate: ValidatorFunctionWrapHandler) -> object:
-    """Refuse the second and later appearances of an item, along with whatever is wrong with single items."""
+def also(find: Callable[[object], Iterable[InitErrorDetails]]) -> WrapValidator:
+    """Refuse what `find` finds wrong with a collection as a whole, along with whatever is wrong with single items."""
+    return WrapValidator(lambda value, validate: _with(find, value, validate))
+
+
+def _with(
+    find: Callable[[object], Iterable[InitErrorDetails]], value: object, validate: ValidatorFunctionWrapHandler
+) -> object:
     errors: list[InitErrorDetails] = []
+    sent = value
     try:
         value = validate(value)
     except ValidationError as error:
@@ -132,14 +142,30 @@ def _distinct(value: object, validate: ValidatorFunctionWrapHandler) -> object:
             )
             for details, violation in ((details, violation(details)) for details in error.errors(include_url=False))
         ]
+    errors += find(sent)
+    if errors:
+        raise ValidationError.from_exception_data("collection", errors)
+    return value
+
+
+def _repetitions(value: object) -> Iterator[InitErrorDetails]:
     seen: dict[object, int] = {}
     for index, item in enumerate(value if isinstance(value, list) else []):
         if isinstance(item, str) and seen.setdefault(item, index) != index:
             duplicate = PydanticCustomError("FIELD_DUPLICATE", "Must not repeat item {first}.", {"first": seen[item]})
-            errors.append(InitErrorDetails(type=duplicate, loc=(index,), input=item))
-    if errors:
-        raise ValidationError.from_exception_data("distinct items", errors)
-    return value
+            yield InitErrorDetails(type=duplicate, loc=(index,), input=item)
+
+
+def _map_of_at_most(limit: int) -> Callable[[JsonDict], None]:
+    """Document a map as generators of clients understand it: by its values, and its keys apart."""
+
+    def document(schema: JsonDict) -> None:
+        pattern_properties = schema.pop("patternProperties")
+        assert isinstance(pattern_properties, dict)
+        ((pattern, values),) = pattern_properties.items()
+        schema.update(additionalProperties=values, propertyNames={"pattern": pattern}, maxProperties=limit)
+
+    return document
 
 
 Title = Annotated[
@@ -150,19 +176,23 @@ Title = Annotated[
 Code = Annotated[str, Field(max_length=limits.CODE_MAX_LENGTH), AfterValidator(_line)]
 Description = Annotated[str, Field(max_length=limits.DESCRIPTION_MAX_LENGTH), AfterValidator(_lines)]
 Owner = Annotated[str, Field(max_length=limits.OWNER_MAX_LENGTH, pattern=OWNER_PATTERN)]
-LanguageCode = Annotated[str, Field(max_length=limits.LANGUAGE_CODE_MAX_LENGTH), AfterValidator(_language_code)]
+LanguageCode = Annotated[
+    str,
+    Field(max_length=limits.LANGUAGE_CODE_MAX_LENGTH),
+    AfterValidator(_language_code),
+]
 Subject = Annotated[str, Field(min_length=1, max_length=limits.SUBJECT_MAX_LENGTH), AfterValidator(_line)]
 Subjects = Annotated[
     list[Subject],
     Field(json_schema_extra={"maxItems": limits.SUBJECTS_MAX_ITEMS, "uniqueItems": True}),
-    WrapValidator(_distinct),
+    also(_repetitions),
     at_most(limits.SUBJECTS_MAX_ITEMS),
 ]
 LabelKey = Annotated[str, Field(pattern=LABEL_KEY_PATTERN)]
 LabelValue = Annotated[str, Field(max_length=limits.LABEL_VALUE_MAX_LENGTH), AfterValidator(_line)]
 Labels = Annotated[
     dict[LabelKey, LabelValue],
-    Field(json_schema_extra={"maxProperties": limits.LABELS_MAX_ITEMS}),
+    Field(json_schema_extra=_map_of_at_most(limits.LABELS_MAX_ITEMS)),
     at_most(limits.LABELS_MAX_ITEMS),
 ]
 ExternalIdKey = Annotated[str, Field(pattern=EXTERNAL_ID_KEY_PATTERN)]
@@ -171,7 +201,7 @@ ExternalIdValue = Annotated[
 ]
 ExternalIds = Annotated[
     dict[ExternalIdKey, ExternalIdValue],
-    Field(json_schema_extra={"maxProperties": limits.EXTERNAL_IDS_MAX_ITEMS}),
+    Field(json_schema_extra=_map_of_at_most(limits.EXTERNAL_IDS_MAX_ITEMS)),
     at_most(limits.EXTERNAL_IDS_MAX_ITEMS),
 ]
 CourseId = Annotated[
@@ -182,6 +212,6 @@ CourseId = Annotated[
 """An id that a caller may choose, or nothing."""
 ExistingCourseId = Annotated[str, Field(pattern=_EXISTING_ID_PATTERN)]
 """An id that a course may have: chosen by a caller or made by the service."""
-CourseName = Annotated[str, Field(pattern="|".join(f"^{COLLECTION}{p[1:]}" for p in _EXISTING_ID_PATTERN.split("|")))]
+CourseName = Annotated[str, Field(pattern=COURSE_NAME_PATTERN)]
 RequestId = Annotated[str, Field(json_schema_extra={"format": "uuid"}), AfterValidator(_request_id)]
 """A UUID of the caller's making, or nothing."""

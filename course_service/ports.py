@@ -13,12 +13,11 @@ class PortTaken(StartupError):
 
 
 def open_port(address: str, setting: str) -> socket.socket:
-    """Listen on `HOST:PORT`, which a setting has named; raises `PortTaken`."""
+    """Listen on `HOST:PORT`, which a setting has named; `[::]` takes IPv4 too. Raises `PortTaken`."""
     host, _, port = address.rpartition(":")
     host = host.strip("[]")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server(
-            (host, int(port)), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=2048
-        )
+        return socket.create_server((host, int(port)), family=family, backlog=2048, dualstack_ipv6=host == "::")
     except OSError:
         raise PortTaken(address, setting) from None

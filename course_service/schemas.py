@@ -6,12 +6,13 @@ A model that exists is valid: services take these models and check no field agai
 import enum
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from pydantic import AliasPath, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic.json_schema import SkipJsonSchema
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from course_service.course import COLLECTION, State
 from course_service.fields import (
@@ -26,6 +27,7 @@ from course_service.fields import (
     RequestId,
     Subjects,
     Title,
+    also,
     at_most,
 )
 
@@ -41,20 +43,44 @@ class View(enum.StrEnum):
 
 
 class _Input(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+# What HTTP's documentation says of each field, beside its limits; the contract says the same.
+_TITLE = "What people call the course: at least one visible character, none at either end that is white space."
+_CODE = "The catalogue code, such as `CS 101`. Need not be unique."
+_DESCRIPTION = "What the course is about. Of the control characters only line feed, carriage return and tab."
+_OWNER = "The resource name of whoever answers for the course, `users/{id}`. Only its form is checked."
+_LANGUAGE_CODE = "The language that the course is taught in: a BCP-47 tag in canonical form, such as `en` or `pt-BR`."
+_SUBJECTS = "The fields of study, in the order given, none twice."
+_LABELS = "Notes of the callers' own."
+_EXTERNAL_IDS = (
+    "Ids that other systems have for the course, by system, such as `sis`. No two courses, deleted ones included, have"
+    " the same value under the same key."
+)
+
+
+def _ignored_fields(schema: dict[str, Any]) -> None:
+    """Document the fields that may be sent along."""
+    for name, field in CourseResponse.model_fields.items():
+        if name not in schema["properties"]:
+            schema["properties"][name] = {"readOnly": True, "description": f"Ignored. {field.description}"}
 
 
 class _CourseInput(_Input):
-    """The fields that callers may set. Others of a course may be sent along and are ignored."""
+    """The fields that callers may set. Others of a course may be sent along and are ignored; null stands for empty."""
 
-    title: Title
-    code: Code = ""
-    description: Description = ""
-    owner: Owner = ""
-    language_code: LanguageCode = ""
-    subjects: Subjects = []
-    labels: Labels = {}
-    external_ids: ExternalIds = {}
+    model_config = ConfigDict(json_schema_extra=_ignored_fields)
+
+    # With factories, because JSON Schema has no use for an empty default: a generated client would send it.
+    title: Title | None = Field(default_factory=str, description=f"{_TITLE} Cannot be cleared.")
+    code: Code | None = Field(default_factory=str, description=_CODE)
+    description: Description | None = Field(default_factory=str, description=_DESCRIPTION)
+    owner: Owner | None = Field(default_factory=str, description=_OWNER)
+    language_code: LanguageCode | None = Field(default_factory=str, description=_LANGUAGE_CODE)
+    subjects: Subjects | None = Field(default_factory=list, description=_SUBJECTS)
+    labels: Labels | None = Field(default_factory=dict, description=_LABELS)
+    external_ids: ExternalIds | None = Field(default_factory=dict, description=_EXTERNAL_IDS)
 
     @model_validator(mode="before")
     @classmethod
@@ -79,15 +105,14 @@ class _CourseInput(_Input):
 class CourseCreate(_CourseInput):
     """A course to create. Output-only fields, the name and the etag may be sent along and are ignored."""
 
+    title: Title = Field(description=_TITLE)
+
 
 class CourseUpdate(_CourseInput):
-    """Fields of a course to change: those that are sent; null clears. Output-only fields and the name are ignored.
+    """Fields of a course to change: those that are sent; null clears. Output-only fields and the name are ignored."""
 
-    An etag that is sent is the one that the course must have.
-    """
-
-    title: Title = ""
-    etag: str = ""
+    etag: str | None = Field(default_factory=str)
+    """The etag that the course must have; `If-Match` says the same."""
 
     IGNORED_FIELDS: ClassVar[frozenset[str]] = _CourseInput.IGNORED_FIELDS - {"etag"}
 
@@ -95,8 +120,10 @@ class CourseUpdate(_CourseInput):
 class _Write(_Input):
     """What every write takes."""
 
-    request_id: RequestId = ""
+    request_id: RequestId = Field(default_factory=str)
+    """A UUID of the caller's making that makes the call safe to retry; `Idempotency-Key` says the same."""
     validate_only: bool = False
+    """Check everything and return the would-be response; store nothing."""
 
     @property
     def fingerprint(self) -> str:
@@ -104,7 +131,7 @@ class _Write(_Input):
         return hashlib.sha256(json.dumps(self._asked(), sort_keys=True).encode()).hexdigest()
 
     def _asked(self) -> dict[str, object]:
-        """Tell what is asked for, the same by gRPC and HTTP."""
+        """Return what is asked for, the same by gRPC and HTTP."""
         return self.model_dump(exclude={"request_id", "validate_only"})
 
 
@@ -123,7 +150,9 @@ class CreateCourseRequest(_Write):
     """What CreateCourse takes."""
 
     course: CourseCreate
-    course_id: CourseId = ""
+    """The course."""
+    course_id: CourseId = Field(default_factory=str)
+    """Last part of the course's name, not to read as a UUID; left out, the service makes a UUID."""
 
 
 class GetCourseRequest(_Named):
@@ -140,6 +169,27 @@ class ListCoursesRequest(_Input):
     show_deleted: bool = False
     view: View = View.BASIC
 
+    @property
+    def query(self) -> str:
+        """Stands for everything that must be the same on every page of a list."""
+        same = (self.filter, self.order_by, self.show_deleted, self.view.value)
+        return hashlib.blake2b(repr(same).encode("utf-8", "surrogatepass"), digest_size=12).hexdigest()
+
+
+def _mask(paths: Sequence[str] | None) -> list[str] | None:
+    """Read an update mask: `*` stands for every field that callers may set, and the others are left out."""
+    if paths is None:
+        return None
+    if "*" in paths and len(paths) > 1:
+        raise PydanticCustomError("FIELD_MASK_INVALID", "Must have * alone, or no *.")
+    for path in paths:
+        if path not in {"*", *CourseResponse.model_fields}:
+            raise PydanticCustomError(
+                "FIELD_MASK_INVALID", "Must name fields of a course; {path} is none.", {"path": path[:80]}
+            )
+    settable = CourseCreate.model_fields
+    return list(settable) if "*" in paths else [path for path in dict.fromkeys(paths) if path in settable]
+
 
 class UpdateCourseRequest(_Named, _Write):
     """What UpdateCourse takes."""
@@ -149,7 +199,7 @@ class UpdateCourseRequest(_Named, _Write):
 
     name: CourseName = Field(validation_alias=AliasPath("course", "name"))
     course: CourseUpdate
-    update_mask: Sequence[str] | None = None
+    update_mask: Annotated[Sequence[str] | None, BeforeValidator(_mask)] = None
     """The fields to change; None: those that were sent."""
     if_match: str = ""
     allow_missing: bool = False
@@ -157,7 +207,12 @@ class UpdateCourseRequest(_Named, _Write):
     @property
     def etag(self) -> str:
         """The etag that the course must have, or nothing."""
-        return self.if_match or self.course.etag
+        return self.if_match or self.course.etag or ""
+
+    @property
+    def etags(self) -> Collection[str]:
+        """The etags of which the course must have one; none if it may have any."""
+        return _etags(self.etag)
 
     def _asked(self) -> dict[str, object]:
         # Of the course only what was sent counts, and only what is to be changed, unless it may have to be created.
@@ -171,10 +226,20 @@ class UpdateCourseRequest(_Named, _Write):
         return {field: getattr(self.course, field) for field in fields if field != "etag"}
 
 
+def _etags(text: str) -> Collection[str]:
+    return () if text in {"", "*"} else [etag.strip() for etag in text.split(",")]
+
+
 class Change(_Write):
     """What UndeleteCourse, PublishCourse and ArchiveCourse take beside the name."""
 
-    etag: str = ""
+    etag: str = Field(default_factory=str)
+    """An etag that the course must have, or several with commas between them (RFC 9110, If-Match); "*": any."""
+
+    @property
+    def etags(self) -> Collection[str]:
+        """The etags of which the course must have one; none if it may have any."""
+        return _etags(self.etag)
 
 
 class ChangeCourseRequest(_Named, Change):
@@ -203,49 +268,94 @@ def _unset(value: object) -> object:
 class BatchItem(CreateCourseRequest):
     """One course of BatchCreateCourses; what goes for the whole batch is not for its items."""
 
-    request_id: Annotated[RequestId, BeforeValidator(_unset)] = ""
-    validate_only: Annotated[bool, BeforeValidator(_unset)] = False
+    request_id: SkipJsonSchema[Annotated[RequestId, BeforeValidator(_unset)]] = ""
+    validate_only: SkipJsonSchema[Annotated[bool, BeforeValidator(_unset)]] = False
+
+
+def _items_in_conflict(items: object) -> Iterator[InitErrorDetails]:
+    """Find what only one course can have and an earlier item of the batch has."""
+    first: dict[tuple[object, ...], int] = {}
+    for index, item in enumerate(items if isinstance(items, list) else []):
+        for *location, value in _unique_parts(item):
+            key = (*location, value)
+            if first.setdefault(key, index) != index:
+                duplicate = PydanticCustomError(
+                    "FIELD_DUPLICATE", "Must not repeat that of requests[{first}].", {"first": first[key]}
+                )
+                yield InitErrorDetails(type=duplicate, loc=(index, *location), input=value)
+
+
+def _unique_parts(item: object) -> Iterator[tuple[str, ...]]:
+    """Return where in an item of a batch something unique stands, with its value at the end."""
+    if not isinstance(item, dict):
+        return
+    if isinstance(course_id := item.get("course_id"), str) and course_id:
+        yield "course_id", course_id
+    course = item.get("course")
+    external_ids = course.get("external_ids") if isinstance(course, dict) else None
+    for key, value in external_ids.items() if isinstance(external_ids, dict) else ():
+        if isinstance(value, str):
+            yield "course", "external_ids", key, value
 
 
 class BatchCreateCoursesRequest(_Write):
     """What BatchCreateCourses takes."""
 
-    requests: Annotated[list[BatchItem], Field(min_length=1), at_most(MAX_BATCH)]
+    requests: Annotated[
+        list[BatchItem],
+        Field(min_length=1, json_schema_extra={"maxItems": MAX_BATCH}),
+        also(_items_in_conflict),
+        at_most(MAX_BATCH),
+    ]
+    """The courses to create."""
 
 
 class CourseResponse(BaseModel):
     """A course as HTTP callers get it. Times are UTC, to the microsecond."""
 
-    model_config = ConfigDict(from_attributes=True)
+    model_config = ConfigDict(from_attributes=True, use_attribute_docstrings=True)
 
     name: str
+    """The resource name, `courses/{course_id}`. Never changes."""
     uid: str
-    title: str
-    code: str
-    description: str
-    owner: str
-    language_code: str
-    subjects: Sequence[str]
-    labels: Mapping[str, str]
-    external_ids: Mapping[str, str]
+    """A UUID given by the service; tells the course from one that had the same name earlier."""
+    title: str = Field(description=_TITLE)
+    code: str = Field(description=_CODE)
+    description: str = Field(description=_DESCRIPTION)
+    owner: str = Field(description=_OWNER)
+    language_code: str = Field(description=_LANGUAGE_CODE)
+    subjects: Sequence[str] = Field(description=_SUBJECTS)
+    labels: Mapping[str, str] = Field(description=_LABELS)
+    external_ids: Mapping[str, str] = Field(description=_EXTERNAL_IDS)
     state: State
+    """Where the course stands in its life."""
     create_time: datetime
+    """When the course was created."""
     update_time: datetime
+    """When the course was last changed; equals create_time until the first change."""
     delete_time: datetime | None
+    """When the course was deleted; null unless it is DELETED."""
     purge_time: datetime | None
+    """When the course will be removed for good; null unless it is DELETED."""
     etag: str
+    """Stands for this version of the course; another one after every change."""
 
 
 class ListCoursesResponse(BaseModel):
     """A page of courses; `next_page_token` is empty on the last."""
 
-    model_config = ConfigDict(from_attributes=True)
+    model_config = ConfigDict(use_attribute_docstrings=True)
 
     courses: Sequence[CourseResponse]
+    """The courses of this page."""
     next_page_token: str
+    """What to send as page_token for the next page; empty if there is none. Does not expire."""
 
 
 class CoursesResponse(BaseModel):
     """Courses in the order asked."""
 
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
     courses: Sequence[CourseResponse]
+    """The courses."""

@@ -1,11 +1,12 @@
 """The use cases, one function and one transaction each; gRPC and HTTP both call these.
 
 They take requests that are valid by their types (`schemas.py`) and raise the errors of `errors.py`; each can also raise
-`DatabaseUnavailable`. `caller` is who asks, as far as that is known: request ids are each caller's own.
+`DatabaseUnavailable` and `DeadlineExceeded`.
 """
 
+import contextlib
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Protocol
@@ -15,17 +16,15 @@ import uuid_utils.compat
 from course_service.course import COLLECTION, Course, State
 from course_service.errors import (
     CourseAlreadyExists,
-    CourseError,
     CourseNotFound,
     CoursesNotFound,
     EtagMismatch,
     RequestInvalid,
     ResponseTooLarge,
-    Violation,
 )
 from course_service.filters import parse_filter
-from course_service.idempotency import ANSWERS_KEPT, write_once
-from course_service.paging import MAX_BYTES, PageTokens, page_size, parse_order_by
+from course_service.idempotency import ONE_COURSE, ONE_COURSE_OR_NONE, RETENTION, SEVERAL_COURSES, Result, write_once
+from course_service.paging import MAX_BYTES, page_size, parse_order_by, place_of
 from course_service.schemas import (
     BatchCreateCoursesRequest,
     BatchGetCoursesRequest,
@@ -37,13 +36,12 @@ from course_service.schemas import (
     UpdateCourseRequest,
     View,
 )
-from course_service.store.database import Database
-from course_service.store.repository import CourseRepository
-from course_service.violations import validated
+from course_service.store.courses import CourseRepository
+from course_service.store.database import Database, Repositories
+from course_service.tokens import PageTokens
+from course_service.validation import validated
 
-ANONYMOUS = "anonymous"
-
-_MAX_ANSWER_BYTES = 4_000_000
+_MAX_RESPONSE_BYTES = 4_000_000
 _LIST_CHUNK = 200
 _PURGE_BATCH = 500
 
@@ -56,41 +54,32 @@ class Page:
     next_page_token: str
 
 
-def create_course(database: Database, request: CreateCourseRequest, caller: str = ANONYMOUS) -> Course:
+def create_course(database: Database, request: CreateCourseRequest) -> Course:
     """Create a course in state DRAFT and return it.
 
     Raises `CourseAlreadyExists`, `CourseIdHeldByDeletedCourse`, `ExternalIdInUse`, `RequestIdReused`.
     """
     course = _new_course(request.course, request.course_id)
 
-    def work(courses: CourseRepository) -> list[Course]:
-        (problem,) = courses.add([course])
-        if problem:
-            raise problem
-        return [course]
+    def work(repositories: Repositories) -> Course:
+        repositories.courses.add(course)
+        return course
 
-    return write_once(database, caller, "CreateCourse", request, work, answer=[course])[0]
+    return write_once(database, "CreateCourse", request, work, ONE_COURSE, known=course)
 
 
-def batch_create_courses(
-    database: Database, request: BatchCreateCoursesRequest, caller: str = ANONYMOUS
-) -> list[Course]:
+def batch_create_courses(database: Database, request: BatchCreateCoursesRequest) -> list[Course]:
     """Create courses, all or none, and return them in the order of the requests.
 
-    Raises what `create_course` raises for the first course that cannot be created, with a violation for each.
+    Raises `CoursesConflict` with every course that cannot be created, and `RequestIdReused`.
     """
     new = [_new_course(item.course, item.course_id) for item in request.requests]
 
-    def work(courses: CourseRepository) -> list[Course]:
-        problems = {index: problem for index, problem in enumerate(courses.add(new)) if problem}
-        if problems:
-            first = next(iter(problems.values()))
-            first.violations = [_batch_violation(index, problem) for index, problem in problems.items()]
-            first.metadata = {**first.metadata, "violationCount": str(len(problems))}
-            raise first
+    def work(repositories: Repositories) -> list[Course]:
+        repositories.courses.add_all(new)
         return new
 
-    return write_once(database, caller, "BatchCreateCourses", request, work, answer=new)
+    return write_once(database, "BatchCreateCourses", request, work, SEVERAL_COURSES, known=new)
 
 
 def get_course_by_id(database: Database, course_id: str) -> Course:
@@ -109,7 +98,7 @@ def batch_get_courses(database: Database, request: BatchGetCoursesRequest) -> li
     if missing:
         raise CoursesNotFound(request.names, missing)
     courses = [found[course_id] for course_id in ids]
-    if sum(course.approximate_bytes for course in courses) > _MAX_ANSWER_BYTES:
+    if sum(course.approximate_bytes for course in courses) > _MAX_RESPONSE_BYTES:
         raise ResponseTooLarge
     return courses
 
@@ -122,19 +111,19 @@ def list_courses(database: Database, tokens: PageTokens, request: ListCoursesReq
     size = page_size(request.page_size)
     orders = parse_order_by(request.order_by)
     condition = parse_filter(request.filter)
-    start = tokens.read(request, orders)
+    after = tokens.read(request.page_token, request.query, orders)
 
     def work(courses: CourseRepository) -> Page:
         page: list[Course] = []
         room = MAX_BYTES
-        after = start
+        place = after
         while True:
             # A chunk at a time, so that a page of large courses is not read whole only to be cut.
             wanted = min(size - len(page), _LIST_CHUNK)
             chunk = courses.page(
                 condition,
                 orders,
-                after,
+                place,
                 limit=wanted + 1,
                 show_deleted=request.show_deleted,
                 full=request.view is View.FULL,
@@ -142,41 +131,57 @@ def list_courses(database: Database, tokens: PageTokens, request: ListCoursesReq
             for course in chunk[:wanted]:
                 room -= course.approximate_bytes
                 if room < 0 and page:
-                    return Page(page, tokens.make(request, orders, page[-1]))
+                    return Page(page, tokens.make(request.query, place_of(page[-1], orders)))
                 page.append(course)
             if len(chunk) <= wanted:
                 return Page(page, "")
             if len(page) == size:
-                return Page(page, tokens.make(request, orders, page[-1]))
-            after = tuple(getattr(page[-1], order.field) for order in orders)
+                return Page(page, tokens.make(request.query, place_of(page[-1], orders)))
+            place = place_of(page[-1], orders)
 
     return database.read(work)
 
 
-def update_course(database: Database, request: UpdateCourseRequest, caller: str = ANONYMOUS) -> Course:
-    """Change fields of a course and return it.
+@dataclass(frozen=True, slots=True)
+class Updated:
+    """A course that was updated, or created because there was none."""
+
+    course: Course
+    created: bool
+
+
+# A record keeps the course only: it was created by the call if this is its first version, which an update that changed
+# nothing may have returned too.
+_UPDATED: Result[Updated] = Result(
+    lambda updated: [updated.course], lambda courses: Updated(courses[0], created=courses[0].revision == 1)
+)
+
+
+def update_course(database: Database, request: UpdateCourseRequest) -> Updated:
+    """Change fields of a course and return it; with allow_missing, create it if there is none.
 
     Raises `CourseNotFound`, `EtagMismatch`, `CourseArchived`, `CourseDeleted`, `ExternalIdInUse`, `RequestIdReused`;
     with allow_missing also what `create_course` raises, and `RequestInvalid`.
     """
 
-    def work(courses: CourseRepository) -> list[Course]:
+    def work(repositories: Repositories) -> Updated:
         while True:
             try:
-                return _change(courses, request, lambda course, now: course.updated(request.changes, now))
+                changed = _change(
+                    repositories.courses, request, lambda course, now: course.updated(request.changes, now)
+                )
+                return Updated(changed, created=False)
             except CourseNotFound:
                 if not request.allow_missing:
                     raise
             if request.etag:
                 raise EtagMismatch(request.name)
-            course = _missing_course(request)
-            (problem,) = courses.add([course])
-            if problem is None:
-                return [course]
-            if not isinstance(problem, CourseAlreadyExists):  # somebody has just created it: now it can be changed
-                raise problem
+            missing = _missing_course(request)
+            with contextlib.suppress(CourseAlreadyExists):  # another call has just created it: now it can be changed
+                repositories.courses.add(missing)
+                return Updated(missing, created=True)
 
-    return write_once(database, caller, "UpdateCourse", request, work)[0]
+    return write_once(database, "UpdateCourse", request, work, _UPDATED)
 
 
 def _missing_course(request: UpdateCourseRequest) -> Course:
@@ -194,46 +199,45 @@ def _missing_course(request: UpdateCourseRequest) -> Course:
     return _new_course(new.course, new.course_id)
 
 
-def delete_course(database: Database, request: DeleteCourseRequest, caller: str = ANONYMOUS) -> Course | None:
+def delete_course(database: Database, request: DeleteCourseRequest) -> Course | None:
     """Delete a course and return it; with allow_missing, None if there is none.
 
     Raises `CourseNotFound`, `EtagMismatch`, `RequestIdReused`.
     """
 
-    def work(courses: CourseRepository) -> list[Course]:
+    def work(repositories: Repositories) -> Course | None:
         try:
-            return _change(courses, request, lambda course, now: course.deleted(now))
+            return _change(repositories.courses, request, lambda course, now: course.deleted(now))
         except CourseNotFound:
             if not request.allow_missing:
                 raise
-            deleted = courses.get(request.course_id)
-            return [deleted] if deleted else []
+            return repositories.courses.get(request.course_id)
 
-    return next(iter(write_once(database, caller, "DeleteCourse", request, work)), None)
+    return write_once(database, "DeleteCourse", request, work, ONE_COURSE_OR_NONE)
 
 
-def undelete_course(database: Database, request: ChangeCourseRequest, caller: str = ANONYMOUS) -> Course:
+def undelete_course(database: Database, request: ChangeCourseRequest) -> Course:
     """Bring a deleted course back and return it.
 
     Raises `CourseNotFound`, `EtagMismatch`, `CourseNotDeleted`, `RequestIdReused`.
     """
-    return _move(database, "UndeleteCourse", request, caller, lambda course, now: course.undeleted(now))
+    return _move(database, "UndeleteCourse", request, lambda course, now: course.undeleted(now))
 
 
-def publish_course(database: Database, request: ChangeCourseRequest, caller: str = ANONYMOUS) -> Course:
+def publish_course(database: Database, request: ChangeCourseRequest) -> Course:
     """Publish a course and return it.
 
     Raises `CourseNotFound`, `EtagMismatch`, `InvalidStateTransition`, `RequestIdReused`.
     """
-    return _move(database, "PublishCourse", request, caller, lambda course, now: course.moved_to(State.PUBLISHED, now))
+    return _move(database, "PublishCourse", request, lambda course, now: course.moved_to(State.PUBLISHED, now))
 
 
-def archive_course(database: Database, request: ChangeCourseRequest, caller: str = ANONYMOUS) -> Course:
+def archive_course(database: Database, request: ChangeCourseRequest) -> Course:
     """Archive a course and return it.
 
     Raises `CourseNotFound`, `EtagMismatch`, `InvalidStateTransition`, `RequestIdReused`.
     """
-    return _move(database, "ArchiveCourse", request, caller, lambda course, now: course.moved_to(State.ARCHIVED, now))
+    return _move(database, "ArchiveCourse", request, lambda course, now: course.moved_to(State.ARCHIVED, now))
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,19 +245,19 @@ class Purged:
     """How much `purge` has removed."""
 
     courses: int
-    answers: int
+    records: int
 
 
 def purge(database: Database) -> Purged:
-    """Remove courses past their purge_time and answers past 24 hours, a small transaction at a time."""
+    """Remove courses past their purge_time and idempotency records past 24 hours, a small transaction at a time."""
     now = datetime.now(UTC)
     return Purged(
-        courses=_until_none_is_left(database, lambda courses: courses.purge_courses(now, _PURGE_BATCH)),
-        answers=_until_none_is_left(database, lambda courses: courses.purge_answers(now - ANSWERS_KEPT, _PURGE_BATCH)),
+        courses=_until_none_is_left(database, lambda found: found.courses.purge(now, _PURGE_BATCH)),
+        records=_until_none_is_left(database, lambda found: found.records.purge(now - RETENTION, _PURGE_BATCH)),
     )
 
 
-def _until_none_is_left(database: Database, batch: Callable[[CourseRepository], int]) -> int:
+def _until_none_is_left(database: Database, batch: Callable[[Repositories], int]) -> int:
     total = 0
     while removed := database.write(batch, repeatable=True):
         total += removed
@@ -269,29 +273,32 @@ class _OnOneCourse(Protocol):
     @property
     def course_id(self) -> str: ...
     @property
-    def etag(self) -> str: ...
+    def etags(self) -> Collection[str]: ...
 
 
-def _move(database: Database, method: str, request: ChangeCourseRequest, caller: str, step: _Step) -> Course:
-    return write_once(database, caller, method, request, lambda courses: _change(courses, request, step))[0]
+def _move(database: Database, method: str, request: ChangeCourseRequest, step: _Step) -> Course:
+    def work(repositories: Repositories) -> Course:
+        return _change(repositories.courses, request, step)
+
+    return write_once(database, method, request, work, ONE_COURSE)
 
 
-def _change(courses: CourseRepository, request: _OnOneCourse, step: _Step) -> list[Course]:
-    """Take a course one step further, if it is the version that the request says.
+def _change(courses: CourseRepository, request: _OnOneCourse, step: _Step) -> Course:
+    """Take a course one step further, if it is the version that the request names, and return it.
 
-    Without an etag the course is locked from here on. With one it is not: whoever is first to store a next version
-    wins, and the other learns of it.
+    Without an etag the course is locked from here on. With one it is not: the first to store a next version wins, and
+    the other gets `EtagMismatch`.
     """
-    etag = "" if request.etag == "*" else request.etag  # "*" asks for any version
-    course = courses.get(request.course_id, lock=not etag)
+    etags = request.etags
+    course = courses.get(request.course_id, lock=not etags)
     if course is None:
         raise CourseNotFound(request.name)
-    if etag and etag != course.etag:
+    if etags and course.etag not in etags:
         raise EtagMismatch(course.name)
     changed = step(course, datetime.now(UTC))
     if changed is not course:
         courses.replace(course, changed)
-    return [changed]
+    return changed
 
 
 def _new_course(fields: CourseCreate, course_id: str) -> Course:
@@ -309,8 +316,3 @@ def _new_course(fields: CourseCreate, course_id: str) -> Course:
         state_before_delete=None,
         revision=1,
     )
-
-
-def _batch_violation(index: int, problem: CourseError) -> Violation:
-    field = problem.violations[0].field if problem.violations else "course_id"
-    return Violation(f"requests[{index}].{field}", problem.reason, problem.message)

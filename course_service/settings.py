@@ -1,19 +1,18 @@
-"""Every `COURSE_*` variable, read once; nothing else in the service reads the environment."""
+"""The settings: every `COURSE_*` variable, checked, in one frozen class."""
 
-import os
-from typing import Annotated, Literal
+import difflib
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
+from course_service.environment import DEFAULT_GRPC_ADDRESS, PREFIX, course_variables
 from course_service.errors import StartupError
 
-PREFIX = "COURSE_"
-
-
 DEVELOPMENT_SECRET = "for-development-only"  # noqa: S105  # it is no secret
-"""Everybody knows it, so everybody can make page tokens; the service says so in the log."""
+"""Everybody knows it, so everybody can make page tokens; the service warns of it in the log."""
 
 
 class SettingsError(StartupError):
@@ -58,7 +57,7 @@ class Settings(BaseModel):
 
     database_url: DatabaseUrl = Field("sqlite:///var/course.db", repr=False)
     """`sqlite:///FILE` (relative to the working directory) or `postgresql://USER:PASSWORD@HOST:PORT/NAME`."""
-    grpc_address: Address = "127.0.0.1:50051"
+    grpc_address: Address = DEFAULT_GRPC_ADDRESS
     """Where gRPC listens, `HOST:PORT`; port 0 takes a free one."""
     http_address: OptionalAddress = "127.0.0.1:8080"
     """Where HTTP listens, `HOST:PORT`; empty turns HTTP off."""
@@ -82,18 +81,18 @@ class Settings(BaseModel):
 
 def load_settings() -> Settings:
     """Read the environment, or raise `SettingsError` with one line that names everything unusable."""
-    given = {name.removeprefix(PREFIX).lower(): value for name, value in os.environ.items() if name.startswith(PREFIX)}
     try:
-        return Settings.model_validate(given)
+        return Settings.model_validate(course_variables())
     except ValidationError as error:
-        # Only Pydantic's message is passed on, for a value may hold a password.
-        faults = [
-            f"{PREFIX}{str(details['loc'][0]).upper()}: "
-            + (
-                "there is no such setting"
-                if details["type"] == "extra_forbidden"
-                else details["msg"].removeprefix("Value error, ")
-            )
-            for details in error.errors(include_url=False, include_input=False)
-        ]
+        faults = [_fault(details) for details in error.errors(include_url=False, include_input=False)]
         raise SettingsError("; ".join(faults)) from None
+
+
+def _fault(details: Mapping[str, Any]) -> str:
+    """Say what is wrong with a variable. Its value is not repeated, for it may hold a password."""
+    field = str(details["loc"][0])
+    problem = details["msg"].removeprefix("Value error, ")
+    if details["type"] == "extra_forbidden":
+        nearest = difflib.get_close_matches(field, Settings.model_fields, n=1, cutoff=0.0)[0]
+        problem = f"there is no such setting; the nearest is {PREFIX}{nearest.upper()}"
+    return f"{PREFIX}{field.upper()}: {problem}"

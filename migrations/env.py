@@ -18,14 +18,16 @@ from alembic.util import CommandError
 from sqlalchemy import Connection, Engine, NullPool, event, func, select, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 
-from course_service.settings import SettingsError, load_settings
-from course_service.store.database import describe, postgresql_engine, sqlite_engine
+from course_service.errors import StartupError
+from course_service.settings import load_settings
+from course_service.store import faults
+from course_service.store.database import check_encoding
+from course_service.store.engines import postgresql_engine, sqlite_engine
 from course_service.store.models import Base, is_there
 
 _LOCK_KEY = 4_019_672_561  # any number that nothing else on this database locks
 _PATIENCE_SECONDS = 60.0
 _PAUSE_SECONDS = 0.1
-_LOCK_NOT_AVAILABLE = "55P03"
 
 _log = logging.getLogger("migrations")
 
@@ -59,21 +61,34 @@ def turn(connection: Connection, deadline: float) -> Iterator[None]:
         connection.rollback()
         folder = os.open(Path(file).parent, os.O_RDONLY)
         try:
-            fcntl.flock(folder, fcntl.LOCK_EX)
+            while not _locked(folder):
+                _pause(deadline)
             yield
         finally:
             os.close(folder)
         return
     while not connection.scalar(select(func.pg_try_advisory_lock(_LOCK_KEY))):  # the end of the connection frees it
-        if time.monotonic() > deadline:
-            raise CommandError(f"another migration has run for {_PATIENCE_SECONDS:.0f} s; see what it waits for")
-        time.sleep(_PAUSE_SECONDS)
+        _pause(deadline)
     # Migrations may work long on a large table, but must not wait long for a lock.
     connection.execute(text("SET statement_timeout = 0"))
     connection.execute(text("SET lock_timeout = '2s'"))
     connection.execute(text("SET idle_in_transaction_session_timeout = 0"))
     connection.commit()
     yield
+
+
+def _locked(folder: int) -> bool:
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _pause(deadline: float) -> None:
+    if time.monotonic() > deadline:
+        raise CommandError(f"another migration has run for {_PATIENCE_SECONDS:.0f} s; see what it waits for")
+    time.sleep(_PAUSE_SECONDS)
 
 
 def migrate(connection: Connection) -> None:
@@ -91,32 +106,32 @@ def migrate(connection: Connection) -> None:
 
 
 def main() -> None:
-    """Migrate; what stands in the way ends in one line."""
+    """Migrate; whatever prevents it ends in one line."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    # Of what Alembic tells, only which migrations run is news.
+    # Of what Alembic logs, only which migrations run is news.
     logging.getLogger("alembic.runtime.migration").addFilter(lambda record: str(record.msg).startswith("Running"))
     logging.getLogger("alembic.runtime.plugins").setLevel(logging.WARNING)
     logging.getLogger("alembic.util.messaging").setLevel(logging.CRITICAL)  # Alembic prints its errors besides
-    try:
-        engine = make_engine()
-    except SettingsError as error:
-        raise CommandError(str(error)) from None
     deadline = time.monotonic() + _PATIENCE_SECONDS
     try:
-        with engine.connect() as connection, turn(connection, deadline):
+        with make_engine().connect() as connection, turn(connection, deadline):
+            check_encoding(connection)
             while True:
                 try:
                     migrate(connection)
                 except OperationalError as error:
-                    if getattr(error.orig, "pgcode", None) != _LOCK_NOT_AVAILABLE or time.monotonic() > deadline:
+                    if not faults.is_locked(error) or time.monotonic() > deadline:
                         raise
                     connection.rollback()
-                    _log.info("the table is in use; trying again")
+                    _log.info("the database is in use; trying again")
                     time.sleep(_PAUSE_SECONDS)
                 else:
                     break
+    except StartupError as error:
+        raise CommandError(str(error)) from None
     except DBAPIError as error:
-        raise CommandError(f"the database of COURSE_DATABASE_URL cannot be migrated: {describe(error)}") from None
+        problem = faults.cause(error)
+        raise CommandError(f"the database of COURSE_DATABASE_URL cannot be migrated: {problem}") from None
 
 
 main()

@@ -19,12 +19,13 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.pool import NullPool
 
-from course_service.paging import PageTokens
+from course_service.guard.guard import Guard
 from course_service.rest.app import make_app
 from course_service.rest.server import HttpServer
 from course_service.rpc.health import Health
 from course_service.rpc.server import make_server
 from course_service.store.database import Database
+from course_service.tokens import PageTokens
 
 # East of UTC, so that a time that was taken for local shows.
 os.environ["TZ"] = "Asia/Tokyo"
@@ -32,6 +33,7 @@ time.tzset()
 
 ROOT = Path(__file__).parent.parent
 TOKENS = PageTokens("a secret of the tests")
+GUARD = Guard()
 
 
 class PostgresServer:
@@ -137,10 +139,10 @@ class Service:
 @pytest.fixture(scope="session")
 def _service(_database: Database) -> Iterator[Service]:
     health = Health(_database)
-    server, port = make_server("127.0.0.1:0", _database, TOKENS, health, threads=8)
+    server, port = make_server("127.0.0.1:0", _database, TOKENS, health, GUARD, threads=8)
     server.start()
     health.start()
-    http_server = HttpServer("127.0.0.1:0", make_app(_database, TOKENS, threads=8))
+    http_server = HttpServer("127.0.0.1:0", make_app(_database, TOKENS, GUARD, threads=8))
     http_server.start()
     with (
         grpc.insecure_channel(f"127.0.0.1:{port}") as channel,

@@ -16,7 +16,7 @@ from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
 from tests.conftest import Service
-from tests.failures import grpc_failure, http_failure
+from tests.support.failures import grpc_failure, http_failure
 
 FOUR_MISTAKES: dict[str, Any] = {
     "title": "",
@@ -187,7 +187,7 @@ def test_an_unforeseen_exception_tells_an_id_and_nothing_else(
     by_http = http_failure(service.http.get("/courses/a"), 500)
     assert (by_http.status, by_http.reason) == ("INTERNAL", "INTERNAL")
     for answer in (failure, by_http):
-        assert answer.metadata["error_id"] in caplog.text
+        assert answer.metadata["errorId"] in caplog.text
         assert "canary" not in answer.message
     assert "canary" not in caplog.text
     assert "Traceback" not in caplog.text
@@ -212,6 +212,7 @@ def test_health_and_reflection_answer(service: Service) -> None:
         assert {listed.name for listed in answer.list_services_response.service} == {
             "course.v1.CourseService",
             "grpc.health.v1.Health",
+            "grpc.reflection.v1.ServerReflection",
             "grpc.reflection.v1alpha.ServerReflection",
         }
 
@@ -331,9 +332,16 @@ def test_an_id_that_no_course_can_have_is_refused_by_http(service: Service) -> N
 
 def test_other_paths_and_methods_are_refused_in_the_same_form(service: Service) -> None:
     assert http_failure(service.http.get("/nowhere"), 404).reason == "ROUTE_NOT_FOUND"
-    refused = service.http.put("/courses/a")
-    assert http_failure(refused, 405).reason == "METHOD_NOT_ALLOWED"
-    assert refused.headers["Allow"]
+    for path, allowed in {
+        "/courses": "GET, HEAD, POST",
+        "/courses/a": "DELETE, GET, HEAD, PATCH",
+        "/courses/a:publish": "POST",
+        "/courses:batchGet": "GET, HEAD",
+    }.items():
+        refused = service.http.put(path)
+        failure = http_failure(refused, 405)
+        assert (failure.reason, failure.metadata) == ("METHOD_NOT_ALLOWED", {"method": "PUT", "allow": allowed})
+        assert refused.headers["Allow"] == allowed
 
 
 def test_the_documentation_page_needs_nothing_from_elsewhere(service: Service) -> None:

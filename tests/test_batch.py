@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 from course.v1 import course_pb2
 
-from tests.calls import call, create, failed, names
 from tests.conftest import Service
+from tests.support.calls import call, create, failed, names
 
 
 def items(count: int, **others: dict[str, Any]) -> list[dict[str, Any]]:
@@ -49,7 +49,6 @@ def test_what_stands_in_the_way_of_items_is_addressed_and_nothing_is_stored(serv
     call(service, "DeleteCourse", name=create(service, "c005").name)
     create(service, "other", external_ids={"sis": "1"})
     requests = items(10, _7={"external_ids": {"sis": "1"}})
-    requests.append({"course": {"title": "twice"}, "course_id": "c009"})
     failure = failed(service, "BatchCreateCourses", requests=requests)
     assert failure.status == "ALREADY_EXISTS"
     assert failure.reason == "COURSE_ALREADY_EXISTS"
@@ -57,24 +56,32 @@ def test_what_stands_in_the_way_of_items_is_addressed_and_nothing_is_stored(serv
         "requests[3].course_id": "COURSE_ALREADY_EXISTS",
         "requests[5].course_id": "COURSE_ID_HELD_BY_DELETED_COURSE",
         'requests[7].course.external_ids["sis"]': "EXTERNAL_ID_IN_USE",
-        "requests[10].course_id": "COURSE_ALREADY_EXISTS",
     }
     assert sorted(names(service)) == ["c003", "other"]
 
 
-def test_two_items_cannot_have_one_external_id(service: Service) -> None:
-    requests = items(3, _0={"external_ids": {"sis": "1"}}, _2={"external_ids": {"sis": "1"}})
+def test_two_items_cannot_have_one_external_id_or_one_course_id(service: Service) -> None:
+    requests = items(3, _0={"external_ids": {"sis": "1"}}, _1={"title": ""}, _2={"external_ids": {"sis": "1"}})
+    requests.append({"course": {"title": "x"}, "course_id": "c001"})
     failure = failed(service, "BatchCreateCourses", requests=requests)
-    assert failure.violations == {'requests[2].course.external_ids["sis"]': "EXTERNAL_ID_IN_USE"}
+    assert (failure.status, failure.reason) == ("INVALID_ARGUMENT", "REQUEST_INVALID")
+    assert failure.violations == {
+        "requests[1].course.title": "FIELD_REQUIRED",
+        'requests[2].course.external_ids["sis"]': "FIELD_DUPLICATE",
+        "requests[3].course_id": "FIELD_DUPLICATE",
+    }
+    alone = failed(service, "BatchCreateCourses", requests=[items(1)[0], *items(1)])
+    assert alone.message == "requests[1].course_id: must not repeat that of requests[0]"
     assert names(service) == []
 
 
 def test_details_of_any_conflict_stay_within_their_bounds(service: Service) -> None:
-    external_ids = {"k" * 32: "𝕏" * 255}
-    create(service, "holder", external_ids=external_ids)
-    single = failed(service, "CreateCourse", course={"title": "x", "external_ids": external_ids})
+    everybodys = [{"k" * 32: "𝕏" * 252 + f"{number:03}"} for number in range(100)]
+    for external_ids in everybodys:
+        create(service, external_ids=external_ids)
+    single = failed(service, "CreateCourse", course={"title": "x", "external_ids": everybodys[0]})
     assert single.violations == {f'course.external_ids["{"k" * 32}"]': "EXTERNAL_ID_IN_USE"}
-    requests = [{"course": {"title": "x", "external_ids": external_ids}} for _ in range(100)]
+    requests = [{"course": {"title": "x", "external_ids": external_ids}} for external_ids in everybodys]
     batch = failed(service, "BatchCreateCourses", requests=requests)
     assert batch.metadata["violationCount"] == "100"
     assert single.details_bytes <= 4096

@@ -10,15 +10,14 @@ from sqlalchemy import create_engine, event, text
 from sqlalchemy.engine import URL
 from sqlalchemy.pool import NullPool
 
+from course_service.call import Call, deadline_after, working_on
 from course_service.course import State
-from course_service.deadline import within
 from course_service.errors import DatabaseUnavailable
 from course_service.rpc.health import Health
 from course_service.schemas import ChangeCourseRequest, CreateCourseRequest
 from course_service.services import archive_course, create_course, get_course_by_id, publish_course
-from course_service.store.database import Database, DatabaseUnusable
-from course_service.store.repository import CourseRepository
-from course_service.violations import validated
+from course_service.store.database import Database, DatabaseUnusable, Repositories
+from course_service.validation import validated
 from tests.conftest import PostgresServer, migrate
 
 
@@ -115,11 +114,11 @@ def test_a_transaction_cut_off_in_the_middle_is_done_again(
 ) -> None:
     tries = []
 
-    def work(courses: CourseRepository) -> int:
-        tries.append(courses.get("bio"))
+    def work(stored: Repositories) -> int:
+        tries.append(stored.courses.get("bio"))
         if len(tries) == 1:
             end_sessions(postgres_server, postgresql_url)
-            courses.get("bio")
+            stored.courses.get("bio")
         return len(tries)
 
     assert postgresql.write(work) == 2
@@ -130,12 +129,12 @@ def test_nothing_is_tried_again_after_the_deadline(
 ) -> None:
     tries = []
 
-    def work(courses: CourseRepository) -> None:
+    def work(stored: Repositories) -> None:
         tries.append(1)
         end_sessions(postgres_server, postgresql_url)
-        courses.get("bio")
+        stored.courses.get("bio")
 
-    with within(0), pytest.raises(DatabaseUnavailable):
+    with working_on(Call(deadline=deadline_after(0))), pytest.raises(DatabaseUnavailable):
         postgresql.write(work)
     assert len(tries) == 1
 
@@ -147,12 +146,12 @@ def test_two_transactions_that_wait_for_each_other_both_succeed(postgresql: Data
     tries = {"ab": 0, "ba": 0}
 
     def swap(order: str) -> None:
-        def work(courses: CourseRepository) -> None:
+        def work(stored: Repositories) -> None:
             tries[order] += 1
-            courses.get(order[0], lock=True)
+            stored.courses.get(order[0], lock=True)
             if tries[order] == 1:
                 both_hold_one.wait()
-            courses.get(order[1], lock=True)
+            stored.courses.get(order[1], lock=True)
 
         postgresql.write(work)
 

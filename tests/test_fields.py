@@ -6,7 +6,7 @@ import pytest
 
 from course_service.errors import RequestInvalid
 from course_service.schemas import CourseCreate, CreateCourseRequest, GetCourseRequest
-from course_service.violations import validated
+from course_service.validation import validated
 
 UUID = "01994a1c-0000-7000-8000-000000000000"
 

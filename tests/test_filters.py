@@ -19,13 +19,13 @@ from sqlalchemy.pool import NullPool
 from course_service.course import Course, State
 from course_service.errors import FilterInvalid
 from course_service.filters import And, Comparison, Condition, Not, Or, Present, Search, parse_filter
-from course_service.paging import PageTokens
 from course_service.schemas import ListCoursesRequest
 from course_service.services import list_courses
 from course_service.store.database import Database
-from tests.calls import failed
+from course_service.tokens import PageTokens
 from tests.conftest import Service
-from tests.failures import http_failure
+from tests.support.calls import failed
+from tests.support.failures import http_failure
 from tests.test_repository import COURSE
 
 DAY = datetime(2026, 1, 1, tzinfo=UTC)
@@ -107,7 +107,7 @@ FOUND = [
 
 @pytest.fixture
 def filled(database: Database) -> Database:
-    assert not any(database.write(lambda courses: courses.add(COURSES)))
+    database.write(lambda stored: stored.courses.add_all(COURSES))
     return database
 
 

@@ -7,9 +7,9 @@ from typing import Any
 import httpx2
 import pytest
 
-from tests.calls import create, get
 from tests.conftest import Service
-from tests.failures import http_failure
+from tests.support.calls import create, get
+from tests.support.failures import http_failure
 
 
 @pytest.fixture
@@ -39,7 +39,10 @@ def test_patch_changes_the_fields_that_were_sent(http: httpx2.Client) -> None:
 
 def test_patch_of_a_missing_course(http: httpx2.Client) -> None:
     assert http_failure(http.patch("/courses/new", json={"title": "x"}), 404).reason == "COURSE_NOT_FOUND"
-    assert ok(http.patch("/courses/new?allow_missing=true", json={"title": "x"}))["name"] == "courses/new"
+    created = http.patch("/courses/new?allow_missing=true", json={"title": "x"})
+    assert (created.status_code, created.headers["Location"]) == (201, "/courses/new")
+    assert created.headers["ETag"] == created.json()["etag"]
+    assert ok(http.patch("/courses/new?allow_missing=true", json={"title": "x"})) == created.json()
     failure = http_failure(http.patch("/courses/newer?allow_missing=true", json={}), 422)
     assert failure.violations == {"title": "FIELD_REQUIRED"}
 
@@ -141,7 +144,12 @@ BATCH = {"requests": [{"course": {"title": "x"}}]}
 
 def test_trying_out_stores_nothing(http: httpx2.Client, service: Service) -> None:
     before = get(service, "courses/bio")
-    assert http.post("/courses?validate_only=true&course_id=new", json={"title": "x"}).status_code == 201
+    for would_be in (
+        http.post("/courses?validate_only=true&course_id=new", json={"title": "x"}),
+        http.patch("/courses/new?validate_only=true&allow_missing=true", json={"title": "x"}),
+    ):
+        assert ok(would_be)["name"] == "courses/new"
+        assert "Location" not in would_be.headers
     http_failure(http.get("/courses/new"), 404)
     assert ok(http.patch("/courses/bio?validate_only=true", json={"title": "y"}))["title"] == "y"
     assert ok(http.delete("/courses/bio?validate_only=true"))["state"] == "DELETED"

@@ -14,8 +14,8 @@ from sqlalchemy.pool import NullPool
 
 from course_service.services import purge
 from course_service.store.database import Database
-from tests.calls import call, create, failed, get, names
 from tests.conftest import Service
+from tests.support.calls import call, create, failed, get, names
 
 WAY_TO = {
     "DRAFT": [],
@@ -209,7 +209,7 @@ def test_purge_removes_what_is_past_its_time_and_nothing_else(
     call(service, "CreateCourse", course={"title": "x"}, request_id=old_id.replace("1", "2"))
 
     purged = purge(database)
-    assert (purged.courses, purged.answers) == (1_100, 1)
+    assert (purged.courses, purged.records) == (1_100, 1)
     assert purge(database).courses == 0
     assert {"live", "fresh"} <= set(names(service, show_deleted=True))
     assert len(names(service, show_deleted=True)) == 4

@@ -72,7 +72,7 @@ def test_up_down_and_up_again(empty_database_url: URL) -> None:
 def test_migrating_again_keeps_the_courses(empty_database_url: URL) -> None:
     migrate(empty_database_url)
     database = Database(empty_database_url, connections=1)
-    database.write(lambda courses: courses.add([COURSE]))
+    database.write(lambda stored: stored.courses.add(COURSE))
     migrate(empty_database_url)
     assert database.read(lambda courses: courses.get(COURSE.course_id)) == COURSE
     database.close()
@@ -85,7 +85,7 @@ def test_down_to_0001_and_up_again_loses_nothing_that_0001_knows(empty_database_
     ).deleted(datetime.now(UTC))
     with_text = dataclasses.replace(COURSE, description="é\n", labels={"a": "b"})
     database = Database(empty_database_url, connections=1)
-    assert database.write(lambda courses: courses.add([with_text, deleted])) == [None, None]
+    database.write(lambda stored: stored.courses.add_all([with_text, deleted]))
     database.close()
     kept = "uid, course_id, title, code, description, owner, language_code, subjects, labels, state, create_time,"
     query = text(f"SELECT {kept} update_time, revision FROM courses ORDER BY uid")

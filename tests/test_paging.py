@@ -13,9 +13,9 @@ from sqlalchemy.pool import NullPool
 
 from course_service.errors import OrderByInvalid
 from course_service.paging import parse_order_by
-from tests.calls import call, create, failed, names
 from tests.conftest import Service
-from tests.failures import http_failure
+from tests.support.calls import call, create, failed, names
+from tests.support.failures import http_failure
 
 
 def create_many(service: Service, prefix: str, count: int, **fields: Any) -> list[str]:

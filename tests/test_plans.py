@@ -10,10 +10,11 @@ from sqlalchemy import create_engine, event, text
 from sqlalchemy.engine import URL
 from sqlalchemy.pool import NullPool
 
-from course_service.paging import ORDER_FIELDS, PageTokens
+from course_service.paging import ORDER_FIELDS
 from course_service.schemas import ListCoursesRequest
 from course_service.services import list_courses
 from course_service.store.database import Database
+from course_service.tokens import PageTokens
 from tests.test_repository import COURSE
 
 TOKENS = PageTokens("a secret of the tests")
@@ -36,7 +37,7 @@ def filled(database: Database, database_url: URL) -> Iterator[Database]:
         )
         for number in range(5_000)
     ]
-    assert not any(database.write(lambda repository: repository.add(courses)))
+    database.write(lambda stored: stored.courses.add_all(courses))
     engine = create_engine(database_url, poolclass=NullPool, isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:
         connection.execute(text("ANALYZE"))

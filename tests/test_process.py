@@ -1,13 +1,9 @@
 """The service as a process: it starts, answers, stops, and says in one line why it cannot."""
 
-import contextlib
-import os
-import re
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import grpc
@@ -17,60 +13,9 @@ from course.v1 import course_pb2, course_pb2_grpc
 from grpc_health.v1 import health_pb2
 from sqlalchemy.engine import URL, make_url
 
-from course_service.rpc.health import is_serving
+from course_service.commands.health import is_serving
 from tests.conftest import ROOT, PostgresServer, migrate
-
-
-class Process:
-    """A running service and its log."""
-
-    def __init__(self, **environment: str) -> None:
-        self.popen = subprocess.Popen(
-            [sys.executable, "-m", "course_service"],
-            cwd=ROOT,
-            env=environment_of(**environment),
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        self.log = ""
-        self.grpc_address = "127.0.0.1:" + self.wait_for(r"gRPC on port (\d+)")
-        self.http_address = ""
-        if environment.get("COURSE_HTTP_ADDRESS"):
-            self.http_address = "http://127.0.0.1:" + self.wait_for(r"HTTP on port (\d+)")
-        self.wait_for("( serving)")
-
-    def wait_for(self, pattern: str) -> str:
-        assert self.popen.stderr
-        for line in self.popen.stderr:
-            self.log += line
-            if found := re.search(pattern, line):
-                return found[1]
-        raise AssertionError(f"{pattern} not in the log:\n{self.log}")
-
-    def stop(self, number: int = signal.SIGTERM) -> int:
-        self.popen.send_signal(number)
-        assert self.popen.stderr
-        self.log += self.popen.stderr.read()
-        return self.popen.wait(timeout=20)
-
-
-def environment_of(**settings: str) -> dict[str, str]:
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("COURSE_")}
-    return {**inherited, "COURSE_GRPC_ADDRESS": "127.0.0.1:0", "COURSE_HTTP_ADDRESS": "", **settings}
-
-
-@contextlib.contextmanager
-def running(url: URL, **settings: str) -> Iterator[Process]:
-    process = Process(
-        COURSE_DATABASE_URL=url.render_as_string(hide_password=False), **{"COURSE_DRAIN_SECONDS": "0", **settings}
-    )
-    try:
-        yield process
-    finally:
-        process.popen.kill()
-        process.popen.wait()
-        assert process.popen.stderr
-        process.popen.stderr.close()
+from tests.support.processes import environment_of, running
 
 
 def test_start_call_stop_and_the_course_is_still_there(empty_database_url: URL) -> None:
@@ -134,7 +79,7 @@ def test_two_purges_beside_a_running_service(migrated_url: URL) -> None:
             for _ in range(2)
         ]
         for purge in purges:
-            assert "purged 0 courses and 0 answers" in purge.communicate(timeout=20)[1]
+            assert "purged 0 courses and 0 idempotency records" in purge.communicate(timeout=20)[1]
             assert purge.returncode == 0
         assert process.stop() == 0
 
@@ -190,13 +135,13 @@ def test_an_unreachable_database_is_named_by_its_setting() -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     line = failed_start(COURSE_DATABASE_URL=f"postgresql://canary:canary@127.0.0.1:{port}/canary")
-    assert "COURSE_DATABASE_URL does not answer" in line
+    assert "COURSE_DATABASE_URL cannot be used: connection refused" in line
 
 
 def failed_migration(url: str) -> str:
     """Migrate what cannot be migrated; returns the one line that is said."""
     result = subprocess.run(
-        [sys.executable, "-m", "alembic", "upgrade", "head"],
+        [sys.executable, "-m", "course_service", "migrate"],
         cwd=ROOT,
         env=environment_of(COURSE_DATABASE_URL=url),
         capture_output=True,

@@ -11,7 +11,7 @@ from course_service.errors import RequestInvalid
 from course_service.schemas import CreateCourseRequest
 from course_service.services import create_course, get_course_by_id
 from course_service.store.database import Database
-from course_service.violations import validated
+from course_service.validation import validated
 from tests.conftest import Service
 
 # One database serves all examples: each makes courses of its own.

@@ -13,8 +13,7 @@ from course_service.course import Course, State
 from course_service.errors import CourseAlreadyExists
 from course_service.filters import parse_filter
 from course_service.paging import parse_order_by
-from course_service.store.database import Database
-from course_service.store.repository import CourseRepository
+from course_service.store.database import Database, Repositories
 
 NOW = datetime(2026, 11, 23, 23, 59, 59, 999_999, tzinfo=UTC)
 COURSE = Course(
@@ -39,8 +38,7 @@ COURSE = Course(
 
 
 def add(database: Database, course: Course) -> None:
-    (problem,) = database.write(lambda courses: courses.add([course]))
-    assert problem is None
+    database.write(lambda stored: stored.courses.add(course))
 
 
 def test_a_course_comes_back_as_it_was_added(database: Database) -> None:
@@ -65,13 +63,13 @@ def test_a_taken_id_is_told_but_not_to_the_try_that_took_it(database: Database) 
     add(database, COURSE)
     add(database, COURSE)  # an answer to COMMIT was lost, and this is the second try
     other = dataclasses.replace(COURSE, uid="01994a1c-0000-7000-8000-000000000001")
-    (problem,) = database.write(lambda courses: courses.add([other]))
-    assert isinstance(problem, CourseAlreadyExists)
+    with pytest.raises(CourseAlreadyExists):
+        add(database, other)
 
 
 def test_work_that_raises_leaves_nothing(database: Database) -> None:
-    def work(courses: CourseRepository) -> None:
-        courses.add([COURSE])
+    def work(stored: Repositories) -> None:
+        stored.courses.add(COURSE)
         raise RuntimeError
 
     with pytest.raises(RuntimeError):
@@ -109,7 +107,7 @@ def test_a_title_that_does_not_compress_is_stored_whole_and_found_and_sorted(dat
         dataclasses.replace(COURSE, uid=COURSE.uid[:-1] + str(n), course_id=f"c{n}", title=begin + end)
         for n, end in enumerate("cab")
     ]
-    assert database.write(lambda repository: repository.add(courses)) == [None] * 3
+    database.write(lambda stored: stored.courses.add_all(courses))
     for descending in ("", " desc"):
         found: list[Course] = []
         while page := page_of(database, order_by="title" + descending, after=found[-1:]):

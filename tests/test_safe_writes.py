@@ -10,14 +10,16 @@ import grpc
 import pytest
 from course.v1 import course_pb2
 
+from course_service.call import Call, working_on
 from course_service.errors import CourseNotDeleted
 from course_service.schemas import CreateCourseRequest
 from course_service.services import create_course
+from course_service.store.courses import CourseRepository
 from course_service.store.database import Database
-from course_service.store.repository import Answer, AnswerKey, CourseRepository
-from course_service.violations import validated
-from tests.calls import call, create, failed, get, names
+from course_service.store.idempotency_records import IdempotencyRecord, IdempotencyRecords, RecordKey
+from course_service.validation import validated
 from tests.conftest import Service
+from tests.support.calls import call, create, failed, get, names
 
 
 def new_id() -> str:
@@ -172,13 +174,13 @@ def test_an_answer_that_is_purged_while_it_is_asked_for_is_made_again(
 ) -> None:
     request = validated(CreateCourseRequest, {"course": {"title": "x"}, "request_id": new_id()})
     first = create_course(database, request)
-    answer = CourseRepository.answer
+    find = IdempotencyRecords.find
 
-    def purged_before(self: CourseRepository, key: AnswerKey) -> Answer | None:
-        self.purge_answers(datetime.now(UTC) + timedelta(days=1), 10)
-        return answer(self, key)
+    def purged_before(self: IdempotencyRecords, key: RecordKey) -> IdempotencyRecord | None:
+        self.purge(datetime.now(UTC) + timedelta(days=1), 10)
+        return find(self, key)
 
-    monkeypatch.setattr(CourseRepository, "answer", purged_before)
+    monkeypatch.setattr(IdempotencyRecords, "find", purged_before)
     assert create_course(database, request).uid != first.uid
 
 
@@ -231,7 +233,10 @@ def test_a_request_id_belongs_to_one_method_and_one_caller(service: Service, dat
     course = call(service, "CreateCourse", course={"title": "x"}, request_id=request_id)
     assert call(service, "PublishCourse", name=course.name, request_id=request_id).state == course_pb2.Course.PUBLISHED
     request = validated(CreateCourseRequest, {"course": {"title": "x"}, "request_id": request_id})
-    others = {create_course(database, request, caller).uid for caller in ("ann", "bob", "ann")}
+    others = set()
+    for caller in ("ann", "bob", "ann"):
+        with working_on(Call(caller=caller)):
+            others.add(create_course(database, request).uid)
     assert len(others) == 2
     assert course.uid not in others
 
@@ -277,9 +282,12 @@ def test_a_request_id_that_is_no_uuid_is_refused(service: Service, request_id: s
     assert failure.violations == {"request_id": "FIELD_BAD_FORMAT"}
 
 
-@pytest.mark.parametrize(("method", "step"), [("CreateCourse", "add"), ("PublishCourse", "keep")])
+@pytest.mark.parametrize(
+    ("method", "repository", "step"),
+    [("CreateCourse", CourseRepository, "add"), ("PublishCourse", IdempotencyRecords, "complete")],
+)
 def test_a_write_that_fails_after_it_claimed_its_id_leaves_nothing_and_the_id_free(
-    service: Service, monkeypatch: pytest.MonkeyPatch, method: str, step: str
+    service: Service, monkeypatch: pytest.MonkeyPatch, method: str, repository: type[object], step: str
 ) -> None:
     def fail(*_: object) -> None:
         raise CourseNotDeleted("at the last moment")
@@ -288,7 +296,7 @@ def test_a_write_that_fails_after_it_claimed_its_id_leaves_nothing_and_the_id_fr
     state = everything(service)
     request = {**WRITES[method], "request_id": new_id()}
     with monkeypatch.context() as patch:
-        patch.setattr(CourseRepository, step, fail)
+        patch.setattr(repository, step, fail)
         assert failed(service, method, **request).reason == "COURSE_NOT_DELETED"
     assert everything(service) == state
     assert call(service, method, **request)

@@ -10,7 +10,7 @@ from course_service.errors import CourseAlreadyExists, CourseNotFound, RequestIn
 from course_service.schemas import CourseCreate, CreateCourseRequest
 from course_service.services import create_course, get_course_by_id
 from course_service.store.database import Database
-from course_service.violations import validated
+from course_service.validation import validated
 
 
 def request(course_id: str = "", **fields: object) -> CreateCourseRequest:

@@ -47,7 +47,9 @@ def test_the_environment_wins(monkeypatch: pytest.MonkeyPatch) -> None:
         ("COURSE_THREADS", "0", "greater than or equal to 1"),
         ("COURSE_DRAIN_SECONDS", "-1", "greater than or equal to 0"),
         ("COURSE_LOG_LEVEL", "LOUD", "'DEBUG', 'INFO'"),
-        ("COURSE_DATABSE_URL", "canary", "there is no such setting"),
+        ("COURSE_DATABSE_URL", "canary", "there is no such setting; the nearest is COURSE_DATABASE_URL"),
+        ("COURSE_PORT", "50051", "there is no such setting"),
+        ("COURSE_GRPC_PORT", "50051", "there is no such setting; the nearest is COURSE_GRPC_ADDRESS"),
     ],
 )
 def test_an_unusable_value_is_named_but_not_repeated(
@@ -58,6 +60,25 @@ def test_an_unusable_value_is_named_but_not_repeated(
         load_settings()
     assert re.fullmatch(rf"{variable}: .*{re.escape(message)}.*", str(caught.value))
     assert "canary" not in str(caught.value)
+
+
+@pytest.mark.parametrize("service", ["COURSE", "COURSE_SERVICE", "COURSE_DB"])
+def test_the_links_that_kubernetes_puts_into_the_environment_are_no_settings(
+    monkeypatch: pytest.MonkeyPatch, service: str
+) -> None:
+    for name, value in {
+        "SERVICE_HOST": "10.0.0.7",
+        "SERVICE_PORT": "50051",
+        "SERVICE_PORT_GRPC": "50051",
+        "PORT": "tcp://10.0.0.7:50051",
+        "PORT_50051_TCP": "tcp://10.0.0.7:50051",
+        "PORT_50051_TCP_PROTO": "tcp",
+        "PORT_50051_TCP_PORT": "50051",
+        "PORT_50051_TCP_ADDR": "10.0.0.7",
+    }.items():
+        monkeypatch.setenv(f"{service}_{name}", value)
+    monkeypatch.setenv("COURSE_THREADS", "3")
+    assert load_settings().threads == 3
 
 
 def test_every_unusable_setting_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,8 +15,8 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.engine import URL
 from sqlalchemy.pool import NullPool
 
-from tests.calls import call, names
 from tests.conftest import Service
+from tests.support.calls import call, names
 
 IDS = st.sampled_from(["a", "b", "c", "d"])
 TITLES = st.sampled_from(["Biology", "Chemistry", "Zoology"])
@@ -89,8 +89,9 @@ class Machine(RuleBasedStateMachine):
             "BatchCreateCourses", requests=[{"course": fields, "course_id": course_id} for course_id in ids]
         )
         new = {**EMPTY, **fields, "state": "DRAFT"}
-        taken = self.held(new["external_ids"], "") or (len(ids) > 1 and new["external_ids"])
-        if taken or len(set(ids)) < len(ids) or set(ids) & set(self.courses):
+        if len(set(ids)) < len(ids) or (len(ids) > 1 and new["external_ids"]):
+            assert answer == "INVALID_ARGUMENT"
+        elif self.held(new["external_ids"], "") or set(ids) & set(self.courses):
             assert answer == "ALREADY_EXISTS"
         else:
             for course_id, course in zip(ids, answer.courses, strict=True):

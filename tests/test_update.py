@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 from course.v1 import course_pb2
 
-from tests.calls import call, create, failed, get
 from tests.conftest import Service
+from tests.support.calls import call, create, failed, get
 
 WHOLE: dict[str, Any] = {
     "title": "Biology",

@@ -2,55 +2,79 @@
 
 import contextlib
 from collections.abc import AsyncIterator
-from http import HTTPStatus
 
 import anyio.to_thread
 from fastapi import FastAPI
+from fastapi.responses import RedirectResponse
 from fastapi_offline import FastAPIOffline
-from starlette.exceptions import HTTPException
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.convertors import StringConvertor, register_url_convertor
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from course_service.paging import PageTokens
-from course_service.rest.errors import MAX_BODY_BYTES, answer_errors
+from course_service.call import UNKNOWN_METHOD, Call
+from course_service.guard.guard import Guard
+from course_service.rest.errors import map_errors
+from course_service.rest.openapi import operation_id
 from course_service.rest.routes import make_routes
 from course_service.store.database import Database
+from course_service.tokens import PageTokens
 
 
-def make_app(database: Database, tokens: PageTokens, *, threads: int) -> FastAPI:
+class _CourseIdConvertor(StringConvertor):
+    """A part of a path without a colon: what follows one is the name of a custom method, such as `:publish`."""
+
+    regex = "[^/:]+"
+
+
+register_url_convertor("course_id", _CourseIdConvertor())
+
+
+def make_app(database: Database, tokens: PageTokens, guard: Guard, *, threads: int) -> ASGIApp:
     """Make the application over a database; it works on `threads` requests at once."""
+    return _Guarded(make_api(database, tokens, guard, threads=threads), guard)
+
+
+def make_api(database: Database, tokens: PageTokens, guard: Guard, *, threads: int) -> FastAPI:
+    """Make the routes, their errors and their documentation."""
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         anyio.to_thread.current_default_thread_limiter().total_tokens = threads
         yield
 
-    app: FastAPI = FastAPIOffline(
+    api: FastAPI = FastAPIOffline(
         title="Course service",
+        version="1",
         description="Owns the courses of the education platform. The same as gRPC's course.v1.CourseService.",
         redoc_url=None,
         lifespan=lifespan,
+        generate_unique_id_function=operation_id,
     )
-    app.add_middleware(_BodyLimit)
-    app.include_router(make_routes(database, tokens))
-    answer_errors(app)
-    return app
+
+    @api.get("/", include_in_schema=False)
+    def documentation() -> RedirectResponse:
+        """Lead a person to the documentation."""
+        return RedirectResponse("/docs")
+
+    api.include_router(make_routes(database, tokens, guard))
+    map_errors(api, guard)
+    return api
 
 
-class _BodyLimit:
-    """Reads no more of a body than MAX_BODY_BYTES. (Starlette's own limit answers in plain text.)"""
+class _Guarded:
+    """Everything that comes in by HTTP begins and ends here; the route takes it through the guard's other steps."""
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
+    def __init__(self, api: ASGIApp, guard: Guard) -> None:
+        self._api = api
+        self._guard = guard
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        size = 0
-
-        async def receive_within_limit() -> Message:
-            nonlocal size
-            message = await receive()
-            size += len(message.get("body", b""))
-            if size > MAX_BODY_BYTES:
-                raise HTTPException(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
-            return message
-
-        await self._app(scope, receive_within_limit, send)
+        if scope["type"] != "http":
+            await self._api(scope, receive, send)
+            return
+        # HEAD is GET without the body, which the server leaves out.
+        inner = {**scope, "method": "GET" if scope["method"] == "HEAD" else scope["method"]}
+        call = Call(face="http")
+        with self._guard.observed(call), contextlib.suppress(Exception):  # which has been reported and responded to
+            await self._api(inner, receive, send)
+            if call.method == UNKNOWN_METHOD and "endpoint" in inner:
+                call.method = "http/documentation"

@@ -1,7 +1,9 @@
-"""Errors as HTTP tells them: the status code, and google.rpc.Status as JSON."""
+"""Errors as HTTP has them: the status code, and google.rpc.Status as JSON."""
 
 import dataclasses
-from collections.abc import Mapping
+import http.client
+import re
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -9,99 +11,119 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from google.protobuf.json_format import MessageToDict
-from google.rpc import code_pb2
-from pydantic import BaseModel
+from google.rpc import code_pb2, status_pb2
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.routing import BaseRoute, Match
 
-from course_service.errors import (
-    CourseError,
-    EtagMismatch,
-    MethodNotAllowed,
-    RequestInvalid,
-    RequestMalformed,
-    RequestTooLarge,
-    RouteNotFound,
-    Violation,
-)
-from course_service.internal import report
-from course_service.status import to_status
-from course_service.violations import violation
-
-MAX_BODY_BYTES = 1 << 20
+from course_service import call, errors
+from course_service.errors import CourseError, MethodNotAllowed, RouteNotFound, Violation
+from course_service.guard.guard import Guard
+from course_service.guard.status import DOMAIN
+from course_service.rest.body import body_malformed
+from course_service.rest.parameters import http_name
+from course_service.validation import invalid, violation
 
 # As google/rpc/code.proto says, except that a body that breaks rules is 422.
 HTTP_CODES = {
+    code_pb2.CANCELLED: 499,
     code_pb2.INVALID_ARGUMENT: HTTPStatus.UNPROCESSABLE_ENTITY,
     code_pb2.FAILED_PRECONDITION: HTTPStatus.BAD_REQUEST,
+    code_pb2.UNAUTHENTICATED: HTTPStatus.UNAUTHORIZED,
+    code_pb2.PERMISSION_DENIED: HTTPStatus.FORBIDDEN,
     code_pb2.RESOURCE_EXHAUSTED: HTTPStatus.TOO_MANY_REQUESTS,
     code_pb2.NOT_FOUND: HTTPStatus.NOT_FOUND,
     code_pb2.ALREADY_EXISTS: HTTPStatus.CONFLICT,
     code_pb2.ABORTED: HTTPStatus.CONFLICT,
+    code_pb2.UNIMPLEMENTED: HTTPStatus.NOT_IMPLEMENTED,
     code_pb2.UNAVAILABLE: HTTPStatus.SERVICE_UNAVAILABLE,
+    code_pb2.DEADLINE_EXCEEDED: HTTPStatus.GATEWAY_TIMEOUT,
     code_pb2.INTERNAL: HTTPStatus.INTERNAL_SERVER_ERROR,
 }
 # What HTTP itself has a code for, which says more: 429 would have callers send the same large body again.
-_HTTP_CODES_BY_ERROR: dict[type[CourseError], HTTPStatus] = {
-    RequestTooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-    MethodNotAllowed: HTTPStatus.METHOD_NOT_ALLOWED,
-    EtagMismatch: HTTPStatus.PRECONDITION_FAILED,
+_HTTP_CODES_BY_REASON = {
+    errors.RequestTooLarge.reason: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    errors.MethodNotAllowed.reason: HTTPStatus.METHOD_NOT_ALLOWED,
+    errors.EtagMismatch.reason: HTTPStatus.PRECONDITION_FAILED,
 }
 
 
-class ErrorBody(BaseModel):
-    """What went wrong: `google.rpc.Status` in HTTP's words."""
+def map_errors(app: FastAPI, guard: Guard) -> None:
+    """Have an application respond to every error in the contract's form."""
 
-    code: int
-    """The HTTP status code."""
-    status: str
-    """The name of the gRPC status code."""
-    message: str
-    """A sentence for people."""
-    details: list[dict[str, Any]]
-    """google.rpc.ErrorInfo first, then BadRequest, ResourceInfo or RetryInfo, each with its `@type`."""
-
-
-class ErrorResponse(BaseModel):
-    """The body of every answer that is not a success."""
-
-    error: ErrorBody
-
-
-def answer_errors(app: FastAPI) -> None:
-    """Have an application answer every error in the contract's form."""
+    def failed(exception: BaseException, headers: Mapping[str, str] | None = None) -> JSONResponse:
+        status = guard.failed(call.current(), exception, http_name)
+        return error_response(status, headers)
 
     @app.exception_handler(CourseError)
     async def course_error(_: Request, error: CourseError) -> JSONResponse:
-        # The body is the course, so paths begin in it.
-        error.violations = [
-            Violation(violation.field.removeprefix("course."), violation.reason, violation.description)
-            for violation in error.violations
-        ]
-        return _error_response(error)
+        return failed(error)
 
     @app.exception_handler(RequestValidationError)
-    async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
+    async def invalid_request(_: Request, error: RequestValidationError) -> JSONResponse:
         details = error.errors()
-        if any(detail["type"] == "json_invalid" or detail["loc"] == ("body",) for detail in details):
-            return _error_response(_body_malformed())
-        return _error_response(RequestInvalid([_violation(detail) for detail in details]))
+        if any(detail["loc"] == ("body",) for detail in details):
+            return failed(body_malformed())
+        return failed(invalid([_violation(detail) for detail in details]))
 
     @app.exception_handler(HTTPException)
     async def http_error(request: Request, error: HTTPException) -> JSONResponse:
         match error.status_code:
             case HTTPStatus.NOT_FOUND:
-                failure: CourseError = RouteNotFound(request.url.path)
+                return failed(RouteNotFound(request.url.path))
             case HTTPStatus.METHOD_NOT_ALLOWED:
-                failure = MethodNotAllowed(request.method)
-            case HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
-                failure = RequestTooLarge(MAX_BODY_BYTES)
-            case _:  # FastAPI could not read the body
-                failure = _body_malformed()
-        return _error_response(failure, error.headers)
+                allowed = allowed_methods(app.routes, request)
+                return failed(MethodNotAllowed(request.method, allowed), {"Allow": ", ".join(allowed)})
+            case code:
+                return _foreign_error(code, error.headers)
+
+    @app.exception_handler(ClientDisconnect)
+    async def left(_: Request, __: ClientDisconnect) -> JSONResponse:
+        return _foreign_error(HTTP_CODES[code_pb2.CANCELLED], None)  # which nobody receives
 
     @app.exception_handler(Exception)
     async def unforeseen(_: Request, exception: Exception) -> JSONResponse:
-        return _error_response(report(exception))
+        return failed(exception)
+
+
+def allowed_methods(routes: Sequence[BaseRoute], request: Request) -> list[str]:
+    """Return every method that the path of a request takes."""
+
+    def takes(method: str) -> bool:
+        scope = {**request.scope, "method": method}
+        return any(route.matches(scope)[0] is Match.FULL for route in routes)
+
+    methods = [method for method in ("DELETE", "GET", "PATCH", "POST", "PUT") if takes(method)]
+    return sorted([*methods, "HEAD"] if "GET" in methods else methods)
+
+
+def http_code(status: str, reason: str) -> int:
+    """Return the HTTP status code of an error."""
+    return int(_HTTP_CODES_BY_REASON.get(reason) or HTTP_CODES[code_pb2.Code.Value(status)])
+
+
+def error_body(status: status_pb2.Status) -> dict[str, Any]:
+    """Write a status as the body of a response."""
+    details = [MessageToDict(detail, preserving_proto_field_name=True) for detail in status.details]
+    name = code_pb2.Code.Name(status.code)
+    return {
+        "error": {
+            "code": http_code(name, details[0]["reason"]),
+            "status": name,
+            "message": status.message,
+            "details": details,
+        }
+    }
+
+
+def error_response(status: status_pb2.Status, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    """Write a status as a response; one that says when to retry says it in a header too."""
+    body = error_body(status)
+    response = JSONResponse(body, status_code=body["error"]["code"], headers=headers)
+    for detail in body["error"]["details"]:
+        if "retry_delay" in detail:
+            response.headers["Retry-After"] = detail["retry_delay"].removesuffix("s")
+    return response
 
 
 def _violation(details: Mapping[str, Any]) -> Violation:
@@ -111,17 +133,13 @@ def _violation(details: Mapping[str, Any]) -> Violation:
     return dataclasses.replace(found, field=location[0].title()) if place == "header" else found
 
 
-def _body_malformed() -> RequestMalformed:
-    return RequestMalformed("The body must be a JSON object in UTF-8, sent as Content-Type: application/json.")
-
-
-def _error_response(error: CourseError, headers: Mapping[str, str] | None = None) -> JSONResponse:
-    status = to_status(error)
-    code = _HTTP_CODES_BY_ERROR.get(type(error)) or HTTP_CODES[status.code]
-    body = {
-        "code": int(code),
-        "status": code_pb2.Code.Name(status.code),
-        "message": status.message,
-        "details": [MessageToDict(detail, preserving_proto_field_name=True) for detail in status.details],
-    }
-    return JSONResponse({"error": body}, status_code=code, headers=headers)
+def _foreign_error(code: int, headers: Mapping[str, str] | None) -> JSONResponse:
+    """Respond to an HTTP error that is none of the service's own with its own status code."""
+    phrase = http.client.responses.get(code, "HTTP error")
+    reason = re.sub("[^A-Z]+", "_", phrase.upper())
+    status = next((name for name, http_status in HTTP_CODES.items() if http_status == code), code_pb2.UNKNOWN)
+    this_call = call.current()
+    this_call.code, this_call.reason = code_pb2.Code.Name(status), reason
+    info = {"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": reason, "domain": DOMAIN}
+    error = {"code": code, "status": this_call.code, "message": f"{phrase}.", "details": [info]}
+    return JSONResponse({"error": error}, status_code=code, headers=headers)

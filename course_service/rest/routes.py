@@ -1,130 +1,116 @@
-"""The routes: each makes a request of what HTTP brings, calls its use case, and answers with the courses."""
+"""The routes: each makes a request of what HTTP brings, calls its use case, and responds with the courses."""
 
+from collections.abc import Callable, Coroutine
 from http import HTTPStatus
-from typing import Annotated, Any
+from typing import Annotated, Any, get_origin
 
-from fastapi import APIRouter, Body, Depends, Header, Path, Query, Response
+from fastapi import APIRouter, Body, Depends, Request, Response, params
+from fastapi.dependencies.utils import get_flat_params
+from fastapi.routing import APIRoute
 
-from course_service import fields, schemas, services
-from course_service.course import COLLECTION, Course
-from course_service.filters import MAX_LENGTH as MAX_FILTER_LENGTH
-from course_service.paging import DEFAULT_SIZE, MAX_SIZE, PageTokens
-from course_service.rest.errors import ErrorResponse
-from course_service.rest.strict import StrictRoute
+from course_service import call, schemas, services
+from course_service.course import Course
+from course_service.guard.guard import Guard
+from course_service.guard.steps import Credentials
+from course_service.rest import openapi
+from course_service.rest.body import StrictRequest, check_query
+from course_service.rest.openapi import responses
+from course_service.rest.parameters import (
+    AllowMissingDelete,
+    AllowMissingUpdate,
+    CourseIdPath,
+    Etag,
+    Filter,
+    Names,
+    NewCourseId,
+    OrderBy,
+    PageSize,
+    PageToken,
+    RequestId,
+    ShowDeleted,
+    ValidateOnly,
+    WantedView,
+    agreed_etag,
+    agreed_request_id,
+    course_name,
+)
 from course_service.schemas import CourseResponse, CoursesResponse, ListCoursesResponse, View
 from course_service.store.database import Database
-from course_service.violations import validated
-
-EXAMPLE: dict[str, Any] = {
-    "title": "Introduction to Biology",
-    "code": "BIO 101",
-    "description": "Cells, genes and evolution.",
-    "owner": "users/ann",
-    "language_code": "en",
-    "subjects": ["Biology"],
-    "labels": {"level": "1"},
-    "external_ids": {"sis": "A1"},
-}
-EXAMPLE_CREATE = {"a course": {"value": EXAMPLE}, "only what is needed": {"value": {"title": "Biology"}}}
-EXAMPLE_UPDATE = {"other labels, no code": {"value": {"labels": {"level": "2"}, "code": ""}}}
-EXAMPLE_BATCH = {
-    "two courses": {
-        "value": {
-            "requests": [{"course": {"title": "Biology"}, "course_id": "bio-101"}, {"course": {"title": "Chemistry"}}]
-        }
-    }
-}
-
-_INVALID = "REQUEST_INVALID: the violations say what; REQUEST_MALFORMED: the body is not a JSON object."
-_CONFLICT = "COURSE_ALREADY_EXISTS, COURSE_ID_HELD_BY_DELETED_COURSE or EXTERNAL_ID_IN_USE."
-_MISMATCH = "ETAG_MISMATCH: the course is not the version of If-Match any more."
-
-CourseIdPath = Annotated[
-    fields.ExistingCourseId, Path(description="Last part of the course's name.", examples=["bio-101"])
-]
-NewCourseId = Annotated[
-    fields.CourseId, Query(description="Last part of the course's name; left empty, the service takes a UUID.")
-]
-ValidateOnly = Annotated[bool, Query(description="Check everything and return the would-be answer; store nothing.")]
-AllowMissingDelete = Annotated[bool, Query(description="Succeed if there is no such course (204), or no more (200).")]
-AllowMissingUpdate = Annotated[bool, Query(description="Create the course if there is none.")]
-WantedView = Annotated[View, Query(description="BASIC leaves out the description.")]
+from course_service.tokens import PageTokens
+from course_service.validation import validated
 
 
-def _request_id(
-    idempotency_key: Annotated[
-        fields.RequestId, Header(description="A UUID; makes the call safe to repeat for 24 hours.")
-    ] = "",
-) -> str:
-    return idempotency_key
+def guarded_route(guard: Guard) -> type[APIRoute]:
+    """Make the class of routes that take a request through the guard before its body is read."""
+
+    class GuardedRoute(APIRoute):
+        def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+            handle = super().get_route_handler()
+            query = [field for field in get_flat_params(self.dependant) if isinstance(field.field_info, params.Query)]
+            known = {field.alias for field in query}
+            lists = {field.alias for field in query if get_origin(field.field_info.annotation) is list}
+            method = self.name.title().replace("_", "")
+
+            async def guarded(request: Request) -> Response:
+                this_call = call.current()
+                this_call.method = method
+                with guard.entered(this_call, Credentials(request.headers.items())):
+                    check_query(request, known, lists)
+                    strict = StrictRequest(request.scope, request.receive)
+                    if self.body_field:
+                        await strict.read_json()
+                    return await handle(strict)
+
+            return guarded
+
+    return GuardedRoute
 
 
-def _etag(if_match: Annotated[str, Header(description="The ETag that the course must have.")] = "") -> str:
-    return if_match
-
-
-RequestId = Annotated[str, Depends(_request_id)]
-Etag = Annotated[str, Depends(_etag)]
-
-
-def _errors(**descriptions: str) -> dict[int | str, dict[str, Any]]:
-    return {
-        int(code.removeprefix("on_")): {"model": ErrorResponse, "description": description}
-        for code, description in descriptions.items()
-    }
-
-
-def _answer(course: Course, response: Response) -> CourseResponse:
-    response.headers["ETag"] = course.etag
-    return CourseResponse.model_validate(course)
-
-
-def _answers(courses: list[Course]) -> list[CourseResponse]:
-    return [CourseResponse.model_validate(course) for course in courses]
-
-
-def make_routes(database: Database, tokens: PageTokens) -> APIRouter:  # noqa: C901  # as many routes as methods
+def make_routes(database: Database, tokens: PageTokens, guard: Guard) -> APIRouter:  # noqa: C901  # as many routes as methods
     """Make the routes over a database."""
-    routes = APIRouter(route_class=StrictRoute, tags=["courses"])
+    routes = APIRouter(route_class=guarded_route(guard), tags=["courses"])
 
-    @routes.post("/courses", status_code=HTTPStatus.CREATED, responses=_errors(on_409=_CONFLICT, on_422=_INVALID))
+    @routes.post(
+        "/courses",
+        status_code=HTTPStatus.CREATED,
+        responses=responses(
+            openapi.INVALID,
+            openapi.MALFORMED,
+            openapi.REUSED,
+            openapi.TOO_LARGE,
+            openapi.EXISTS,
+            openapi.HELD,
+            openapi.IN_USE,
+            success=HTTPStatus.CREATED,
+            also=HTTPStatus.OK,
+        ),
+    )
     def create_course(
-        course: Annotated[schemas.CourseCreate, Body(openapi_examples=EXAMPLE_CREATE)],
+        course: Annotated[schemas.CourseCreate, Body(openapi_examples=openapi.CREATE_EXAMPLES)],
         response: Response,
         request_id: RequestId,
-        course_id: NewCourseId = "",
+        course_id: NewCourseId,
         validate_only: ValidateOnly = False,
     ) -> CourseResponse:
         """Create a course in state DRAFT; `Location` says where it is."""
         request = schemas.CreateCourseRequest(
             course=course, course_id=course_id, request_id=request_id, validate_only=validate_only
         )
-        created = services.create_course(database, request)
-        response.headers["Location"] = f"/{created.name}"
-        return _answer(created, response)
+        return _created(services.create_course(database, request), response, validate_only=validate_only)
 
     @routes.get(
         "/courses",
-        responses=_errors(
-            on_422="PAGE_SIZE_NEGATIVE, PAGE_TOKEN_INVALID, PAGE_TOKEN_MISMATCH, "
-            "FILTER_INVALID, ORDER_BY_INVALID or REQUEST_INVALID."
-        ),
+        responses=responses(*openapi.LIST_ERRORS, example=openapi.list_example()),
     )
     def list_courses(
-        page_size: Annotated[int, Query(description=f"0: {DEFAULT_SIZE}; {MAX_SIZE} at most.")] = 0,
-        page_token: Annotated[str, Query(description="The next_page_token of the page before.")] = "",
-        filter: Annotated[  # noqa: A002  # the contract's name
-            str,
-            Query(
-                description=f"As in AIP-160; at most {MAX_FILTER_LENGTH} characters.",
-                examples=['state = PUBLISHED AND labels.level = "1"'],
-            ),
-        ] = "",
-        order_by: Annotated[str, Query(examples=["title, create_time desc"])] = "",
-        show_deleted: Annotated[bool, Query(description="Deleted courses too.")] = False,
+        page_token: PageToken,
+        filter: Filter,  # noqa: A002  # the contract's name
+        order_by: OrderBy,
+        page_size: PageSize = 0,
+        show_deleted: ShowDeleted = False,
         view: WantedView = View.BASIC,
     ) -> ListCoursesResponse:
-        """Return courses a page at a time."""
+        """Return courses a page at a time; as long as `next_page_token` is not empty, there are more."""
         request = schemas.ListCoursesRequest(
             page_size=page_size,
             page_token=page_token,
@@ -134,83 +120,97 @@ def make_routes(database: Database, tokens: PageTokens) -> APIRouter:  # noqa: C
             view=view,
         )
         page = services.list_courses(database, tokens, request)
-        return ListCoursesResponse(courses=_answers(page.courses), next_page_token=page.next_page_token)
+        return ListCoursesResponse(courses=_responses(page.courses), next_page_token=page.next_page_token)
 
     @routes.get(
         "/courses:batchGet",
-        responses=_errors(
-            on_404="COURSE_NOT_FOUND, with every missing name.",
-            on_422=_INVALID,
-            on_429="RESPONSE_TOO_LARGE: ask for fewer, or for BASIC.",
+        responses=responses(
+            openapi.INVALID, openapi.NOT_ALL_FOUND, openapi.RESPONSE_TOO_LARGE, example=openapi.courses_example()
         ),
     )
-    def batch_get_courses(
-        names: Annotated[list[str], Query(description="1 to 100 names, as `names=courses/a&names=courses/b`.")] = [],  # noqa: B006  # FastAPI copies it
-        view: WantedView = View.FULL,
-    ) -> CoursesResponse:
-        """Return several courses in the order asked, all or none."""
+    def batch_get_courses(names: Names, view: WantedView = View.FULL) -> CoursesResponse:
+        """Return the courses of several names in the order asked, deleted ones too, all or none."""
         request = validated(schemas.BatchGetCoursesRequest, {"names": names, "view": view})
-        return CoursesResponse(courses=_answers(services.batch_get_courses(database, request)))
+        return CoursesResponse(courses=_responses(services.batch_get_courses(database, request)))
 
-    @routes.post("/courses:batchCreate", responses=_errors(on_409=_CONFLICT, on_422=_INVALID))
+    @routes.post(
+        "/courses:batchCreate",
+        responses=responses(
+            openapi.INVALID,
+            openapi.MALFORMED,
+            openapi.REUSED,
+            openapi.TOO_LARGE,
+            openapi.EXISTS,
+            openapi.HELD,
+            openapi.IN_USE,
+            example=openapi.courses_example(),
+        ),
+    )
     def batch_create_courses(
-        batch: Annotated[schemas.BatchCreateCoursesRequest, Body(openapi_examples=EXAMPLE_BATCH)],
+        batch: Annotated[schemas.BatchCreateCoursesRequest, Body(openapi_examples=openapi.BATCH_EXAMPLES)],
         request_id: RequestId,
         validate_only: ValidateOnly = False,
     ) -> CoursesResponse:
         """Create up to 100 courses, all or none."""
         request = batch.model_copy(
             update={
-                "request_id": request_id or batch.request_id,
+                "request_id": agreed_request_id(request_id, batch.request_id),
                 "validate_only": validate_only or batch.validate_only,
             }
         )
-        return CoursesResponse(courses=_answers(services.batch_create_courses(database, request)))
+        return CoursesResponse(courses=_responses(services.batch_create_courses(database, request)))
 
-    @routes.get(
-        "/courses/{course_id}",
-        responses=_errors(on_404="COURSE_NOT_FOUND.", on_422="REQUEST_INVALID: no course can have this id."),
-    )
+    @routes.get("/courses/{course_id:course_id}", responses=responses(openapi.NOT_FOUND, openapi.INVALID_ID))
     def get_course(course_id: CourseIdPath, response: Response) -> CourseResponse:
         """Return a course, also if it is deleted."""
-        return _answer(services.get_course_by_id(database, course_id), response)
+        return _response(services.get_course_by_id(database, course_id), response)
 
     @routes.patch(
-        "/courses/{course_id}",
-        responses=_errors(
-            on_400="COURSE_ARCHIVED or COURSE_DELETED: it is read-only.",
-            on_404="COURSE_NOT_FOUND.",
-            on_409="EXTERNAL_ID_IN_USE.",
-            on_412=_MISMATCH,
-            on_422=_INVALID,
+        "/courses/{course_id:course_id}",
+        responses=responses(
+            openapi.INVALID,
+            openapi.MALFORMED,
+            openapi.REUSED,
+            openapi.TOO_LARGE,
+            openapi.NOT_FOUND,
+            openapi.ARCHIVED,
+            openapi.DELETED,
+            openapi.HELD,
+            openapi.IN_USE,
+            openapi.MISMATCH,
+            also=HTTPStatus.CREATED,
         ),
     )
     def update_course(
         course_id: CourseIdPath,
-        course: Annotated[schemas.CourseUpdate, Body(openapi_examples=EXAMPLE_UPDATE)],
+        course: Annotated[schemas.CourseUpdate, Body(openapi_examples=openapi.UPDATE_EXAMPLES)],
         response: Response,
         request_id: RequestId,
         etag: Etag,
         allow_missing: AllowMissingUpdate = False,
         validate_only: ValidateOnly = False,
     ) -> CourseResponse:
-        """Change the fields that are sent; an empty value, or null, clears one. Lists and maps are replaced whole."""
+        """Change the fields that are sent; null, or an empty value, clears one. Lists and maps are replaced whole."""
         request = schemas.UpdateCourseRequest(
-            name=COLLECTION + course_id,
+            name=course_name(course_id),
             course=course,
-            if_match=etag,
+            if_match=agreed_etag(etag, course.etag or ""),
             allow_missing=allow_missing,
             request_id=request_id,
             validate_only=validate_only,
         )
-        return _answer(services.update_course(database, request), response)
+        updated = services.update_course(database, request)
+        if not updated.created:
+            return _response(updated.course, response)
+        response.status_code = HTTPStatus.CREATED
+        return _created(updated.course, response, validate_only=validate_only)
 
     @routes.delete(
-        "/courses/{course_id}",
+        "/courses/{course_id:course_id}",
         response_model=CourseResponse,
         responses={
             204: {"description": "There was no such course, and allow_missing was set."},
-            **_errors(on_404="COURSE_NOT_FOUND, also if it is deleted.", on_412=_MISMATCH, on_422=_INVALID),
+            **responses(openapi.INVALID_ID, openapi.REUSED, openapi.NOT_FOUND, openapi.MISMATCH),
         },
     )
     def delete_course(
@@ -223,14 +223,14 @@ def make_routes(database: Database, tokens: PageTokens) -> APIRouter:  # noqa: C
     ) -> CourseResponse | Response:
         """Delete a course; for 30 days it can be undeleted."""
         request = schemas.DeleteCourseRequest(
-            name=COLLECTION + course_id,
+            name=course_name(course_id),
             etag=etag,
             allow_missing=allow_missing,
             request_id=request_id,
             validate_only=validate_only,
         )
         deleted = services.delete_course(database, request)
-        return _answer(deleted, response) if deleted else Response(status_code=HTTPStatus.NO_CONTENT)
+        return _response(deleted, response) if deleted else Response(status_code=HTTPStatus.NO_CONTENT)
 
     def change(
         course_id: CourseIdPath,
@@ -241,37 +241,54 @@ def make_routes(database: Database, tokens: PageTokens) -> APIRouter:  # noqa: C
     ) -> schemas.ChangeCourseRequest:
         body = body or schemas.Change()
         return schemas.ChangeCourseRequest(
-            name=COLLECTION + course_id,
-            etag=etag or body.etag,
-            request_id=request_id or body.request_id,
+            name=course_name(course_id),
+            etag=agreed_etag(etag, body.etag),
+            request_id=agreed_request_id(request_id, body.request_id),
             validate_only=validate_only or body.validate_only,
         )
 
     Change = Annotated[schemas.ChangeCourseRequest, Depends(change)]  # noqa: N806  # a type
-    wrong_state = "INVALID_STATE_TRANSITION, with from and to."
+    of_any_change = (openapi.INVALID_ID, openapi.MALFORMED, openapi.REUSED, openapi.TOO_LARGE, openapi.NOT_FOUND)
 
     @routes.post(
-        "/courses/{course_id}:undelete",
-        responses=_errors(on_404="COURSE_NOT_FOUND.", on_409="COURSE_NOT_DELETED.", on_412=_MISMATCH, on_422=_INVALID),
+        "/courses/{course_id:course_id}:undelete",
+        responses=responses(*of_any_change, openapi.NOT_DELETED, openapi.MISMATCH),
     )
     def undelete_course(request: Change, response: Response) -> CourseResponse:
         """Bring a deleted course back, in the state that it was in."""
-        return _answer(services.undelete_course(database, request), response)
+        return _response(services.undelete_course(database, request), response)
 
     @routes.post(
-        "/courses/{course_id}:publish",
-        responses=_errors(on_400=wrong_state, on_404="COURSE_NOT_FOUND.", on_412=_MISMATCH, on_422=_INVALID),
+        "/courses/{course_id:course_id}:publish",
+        responses=responses(*of_any_change, openapi.NO_TRANSITION, openapi.MISMATCH),
     )
     def publish_course(request: Change, response: Response) -> CourseResponse:
         """Publish a course that is DRAFT or ARCHIVED."""
-        return _answer(services.publish_course(database, request), response)
+        return _response(services.publish_course(database, request), response)
 
     @routes.post(
-        "/courses/{course_id}:archive",
-        responses=_errors(on_400=wrong_state, on_404="COURSE_NOT_FOUND.", on_412=_MISMATCH, on_422=_INVALID),
+        "/courses/{course_id:course_id}:archive",
+        responses=responses(*of_any_change, openapi.NO_TRANSITION, openapi.MISMATCH),
     )
     def archive_course(request: Change, response: Response) -> CourseResponse:
         """Archive a course that is PUBLISHED; it is read-only then."""
-        return _answer(services.archive_course(database, request), response)
+        return _response(services.archive_course(database, request), response)
 
     return routes
+
+
+def _response(course: Course, response: Response) -> CourseResponse:
+    response.headers["ETag"] = course.etag
+    return CourseResponse.model_validate(course)
+
+
+def _created(course: Course, response: Response, *, validate_only: bool) -> CourseResponse:
+    if validate_only:
+        response.status_code = HTTPStatus.OK  # nothing has been created
+    else:
+        response.headers["Location"] = f"/{course.name}"
+    return _response(course, response)
+
+
+def _responses(courses: list[Course]) -> list[CourseResponse]:
+    return [CourseResponse.model_validate(course) for course in courses]

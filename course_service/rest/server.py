@@ -1,11 +1,14 @@
 """The HTTP server: uvicorn in a thread of its own, beside gRPC."""
 
 import logging
+import socket
 import threading
+from collections.abc import Callable
 
 import uvicorn
-from fastapi import FastAPI
+from starlette.types import ASGIApp
 
+from course_service.errors import StartupError
 from course_service.ports import open_port
 
 _GRACE_SECONDS = 10
@@ -14,12 +17,28 @@ _GRACE_SECONDS = 10
 logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
 
 
-class HttpServer:
-    """Serves an application on an address, `HOST:PORT`, from `start` to `stop`. Raises `PortTaken`."""
+class _Server(uvicorn.Server):
+    """Says when it serves."""
 
-    def __init__(self, address: str, app: FastAPI) -> None:
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.decided = threading.Event()
+        """Set when it serves, or has failed to."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.decided.set()
+
+
+class HttpServer:
+    """Serves an application on an address, `HOST:PORT`, from `start` to `stop`. Raises `PortTaken`.
+
+    `on_end` is called if it ends by itself.
+    """
+
+    def __init__(self, address: str, app: ASGIApp, *, on_end: Callable[[], object] = lambda: None) -> None:
         self._socket = open_port(address, "COURSE_HTTP_ADDRESS")
-        self._server = uvicorn.Server(
+        self._server = _Server(
             uvicorn.Config(
                 app,
                 log_config=None,
@@ -28,9 +47,10 @@ class HttpServer:
                 timeout_graceful_shutdown=_GRACE_SECONDS,
             )
         )
-        self._thread = threading.Thread(
-            target=self._server.run, kwargs={"sockets": [self._socket]}, name="http", daemon=True
-        )
+        self._on_end = on_end
+        self._thread = threading.Thread(target=self._run, name="http", daemon=True)
+        self.has_ended = False
+        """Whether it has ended by itself."""
 
     @property
     def port(self) -> int:
@@ -39,10 +59,23 @@ class HttpServer:
         return port
 
     def start(self) -> None:
-        """Begin to answer; callers that connected before wait until then."""
+        """Serve; callers that connected before wait until then. Raises `StartupError`."""
         self._thread.start()
+        self._server.decided.wait()
+        if self.has_ended or not self._server.started:
+            raise StartupError("the HTTP server cannot start")
 
     def stop(self) -> None:
         """Finish the requests under way and end."""
         self._server.should_exit = True
         self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            self._server.run(sockets=[self._socket])
+        finally:
+            self._socket.close()  # or callers would connect and wait for ever
+            if not self._server.should_exit or not self._server.started:
+                self.has_ended = True
+                self._on_end()
+            self._server.decided.set()

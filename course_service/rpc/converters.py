@@ -9,10 +9,9 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from course_service import schemas
 from course_service.course import Course, State
-from course_service.errors import FieldMaskInvalid
 from course_service.schemas import View
 from course_service.services import Page
-from course_service.violations import validated
+from course_service.validation import validated
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _STATES = {state: course_pb2.Course.State.Value(state.name) for state in State}
@@ -20,7 +19,7 @@ _VIEWS: dict[int, View] = {course_pb2.COURSE_VIEW_BASIC: View.BASIC, course_pb2.
 _MUTABLE = tuple(schemas.CourseCreate.model_fields)
 _LISTS = {"subjects"}
 _MAPS = {"labels", "external_ids"}
-_OTHER_FIELDS = set(course_pb2.Course.DESCRIPTOR.fields_by_name) - set(_MUTABLE)
+_PATHS = {"*", *course_pb2.Course.DESCRIPTOR.fields_by_name}
 
 _Change: TypeAlias = (
     course_pb2.DeleteCourseRequest
@@ -60,11 +59,13 @@ def list_courses_request(message: course_pb2.ListCoursesRequest) -> schemas.List
 
 
 def update_course_request(message: course_pb2.UpdateCourseRequest) -> schemas.UpdateCourseRequest:
-    """Read an UpdateCourseRequest; raises `FieldMaskInvalid` too."""
-    mask = _mask(message.update_mask.paths)
-    populated = {descriptor.name for descriptor, _ in message.course.ListFields()} & set(_MUTABLE)
-    # What is not to be changed need not be right, unless the course may have to be created of it.
-    fields = populated if mask is None else {*mask, *(populated if message.allow_missing else ())}
+    """Read an UpdateCourseRequest; raises `FieldMaskInvalid` if nothing but the mask is wrong."""
+    mask = set(message.update_mask.paths)
+    fields = set(_MUTABLE) if "*" in mask else mask & set(_MUTABLE)
+    # What is not to be changed need not be right, unless the course may have to be created of it, or the mask is wrong
+    # and does not say what is to be changed.
+    if not mask or message.allow_missing or not mask <= _PATHS:
+        fields |= {descriptor.name for descriptor, _ in message.course.ListFields()} & set(_MUTABLE)
     return validated(
         schemas.UpdateCourseRequest,
         {
@@ -73,7 +74,7 @@ def update_course_request(message: course_pb2.UpdateCourseRequest) -> schemas.Up
                 "etag": message.course.etag,
                 **_course_fields(message.course, fields),
             },
-            "update_mask": mask,
+            "update_mask": list(message.update_mask.paths) or None,
             "allow_missing": message.allow_missing,
             "request_id": message.request_id,
             "validate_only": message.validate_only,
@@ -178,19 +179,6 @@ def _course_fields(message: course_pb2.Course, fields: Iterable[str]) -> dict[st
         field: (list if field in _LISTS else dict if field in _MAPS else str)(getattr(message, field))
         for field in fields
     }
-
-
-def _mask(paths: Iterable[str]) -> list[str] | None:
-    """Read an update mask: None for none, and otherwise the fields to change."""
-    paths = list(dict.fromkeys(paths))
-    if not paths:
-        return None
-    if paths == ["*"]:
-        return list(_MUTABLE)
-    for path in paths:
-        if path not in _MUTABLE and path not in _OTHER_FIELDS:
-            raise FieldMaskInvalid(path)
-    return [path for path in paths if path in _MUTABLE]
 
 
 def _view(view: int) -> dict[str, object]:

@@ -1,19 +1,18 @@
 """The gRPC server: its options, services and port."""
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 from course.v1 import course_pb2_grpc
-from grpc_health.v1 import health
-from grpc_reflection.v1alpha import reflection, reflection_pb2
 
-from course_service.paging import PageTokens
+from course_service.guard.guard import Guard
 from course_service.ports import PortTaken, open_port
-from course_service.rpc.health import SERVICES, Health
-from course_service.rpc.interceptors import ErrorInterceptor
+from course_service.rpc.health import HEALTH_SERVICE, SERVICES, Health
+from course_service.rpc.interceptor import GuardInterceptor
+from course_service.rpc.reflection import add_reflection
 from course_service.rpc.servicer import CourseServicer
 from course_service.store.database import Database
+from course_service.tokens import PageTokens
 
 MAX_REQUEST_BYTES = 1 << 20
 MAX_RESPONSE_BYTES = 4 << 20
@@ -40,41 +39,20 @@ _OPTIONS = [
 
 
 def make_server(
-    address: str, database: Database, tokens: PageTokens, own_health: Health, *, threads: int
+    address: str, database: Database, tokens: PageTokens, health: Health, guard: Guard, *, threads: int
 ) -> tuple[grpc.Server, int]:
     """Make a server that listens on `address` and is ready to start; returns it with its port. Raises `PortTaken`."""
     server = grpc.server(
         ThreadPoolExecutor(threads, thread_name_prefix="grpc"),
-        interceptors=[ErrorInterceptor()],
+        interceptors=[GuardInterceptor(guard)],
         options=_OPTIONS,
     )
     course_pb2_grpc.add_CourseServiceServicer_to_server(CourseServicer(database, tokens), server)
-    own_health.add_to(server)
-    _add_reflection(server)
-    open_port(address, _SETTING).close()  # grpcio would tell of a taken port in a line of its own first
+    health.add_to(server)
+    add_reflection(server, [*filter(None, SERVICES), HEALTH_SERVICE])
+    open_port(address, _SETTING).close()  # grpcio would report a taken port in a line of its own first
     try:
         port = server.add_insecure_port(address)
     except RuntimeError:
         raise PortTaken(address, _SETTING) from None
     return server, port
-
-
-def _add_reflection(server: grpc.Server) -> None:
-    """Serve reflection under both of its names: the messages are the same, and grpcio has only the older servicer."""
-    servicer = reflection.ReflectionServicer([*filter(None, SERVICES), health.SERVICE_NAME, reflection.SERVICE_NAME])
-
-    def info(
-        requests: Iterator[reflection_pb2.ServerReflectionRequest], context: grpc.ServicerContext
-    ) -> Iterator[reflection_pb2.ServerReflectionResponse]:
-        return servicer.ServerReflectionInfo(requests, context)  # type: ignore[no-any-return]  # untyped there
-
-    # A stream keeps its thread for as long as its caller likes: these must not be the threads of everybody.
-    info.experimental_thread_pool = ThreadPoolExecutor(2, thread_name_prefix="reflection")  # type: ignore[attr-defined]  # read by grpcio
-    method = grpc.stream_stream_rpc_method_handler(
-        info,
-        request_deserializer=reflection_pb2.ServerReflectionRequest.FromString,
-        response_serializer=reflection_pb2.ServerReflectionResponse.SerializeToString,
-    )
-    for service in (reflection.SERVICE_NAME, "grpc.reflection.v1.ServerReflection"):
-        handler = grpc.method_handlers_generic_handler(service, {"ServerReflectionInfo": method})
-        server.add_generic_rpc_handlers((handler,))

@@ -7,10 +7,10 @@ import grpc
 from course.v1 import course_pb2, course_pb2_grpc
 
 from course_service import services
-from course_service.paging import PageTokens
 from course_service.rpc import converters
 from course_service.rpc.converters import course_message
 from course_service.store.database import Database
+from course_service.tokens import PageTokens
 
 
 class CourseServicer(course_pb2_grpc.CourseServiceServicer):
@@ -23,7 +23,7 @@ class CourseServicer(course_pb2_grpc.CourseServiceServicer):
     def CreateCourse(self, request: course_pb2.CreateCourseRequest, context: grpc.ServicerContext) -> course_pb2.Course:
         """Create a course."""
         asked = converters.create_course_request(request)
-        return course_message(services.create_course(self._database, asked, _caller(context)))
+        return course_message(services.create_course(self._database, asked))
 
     def GetCourse(self, request: course_pb2.GetCourseRequest, context: grpc.ServicerContext) -> course_pb2.Course:
         """Return a course."""
@@ -40,12 +40,12 @@ class CourseServicer(course_pb2_grpc.CourseServiceServicer):
     def UpdateCourse(self, request: course_pb2.UpdateCourseRequest, context: grpc.ServicerContext) -> course_pb2.Course:
         """Change fields of a course."""
         asked = converters.update_course_request(request)
-        return course_message(services.update_course(self._database, asked, _caller(context)))
+        return course_message(services.update_course(self._database, asked).course)
 
     def DeleteCourse(self, request: course_pb2.DeleteCourseRequest, context: grpc.ServicerContext) -> course_pb2.Course:
         """Delete a course."""
         asked = converters.delete_course_request(request)
-        deleted = services.delete_course(self._database, asked, _caller(context))
+        deleted = services.delete_course(self._database, asked)
         return course_message(deleted) if deleted else course_pb2.Course()
 
     def UndeleteCourse(
@@ -53,21 +53,21 @@ class CourseServicer(course_pb2_grpc.CourseServiceServicer):
     ) -> course_pb2.Course:
         """Bring a deleted course back."""
         asked = converters.change_course_request(request)
-        return course_message(services.undelete_course(self._database, asked, _caller(context)))
+        return course_message(services.undelete_course(self._database, asked))
 
     def PublishCourse(
         self, request: course_pb2.PublishCourseRequest, context: grpc.ServicerContext
     ) -> course_pb2.Course:
         """Publish a course."""
         asked = converters.change_course_request(request)
-        return course_message(services.publish_course(self._database, asked, _caller(context)))
+        return course_message(services.publish_course(self._database, asked))
 
     def ArchiveCourse(
         self, request: course_pb2.ArchiveCourseRequest, context: grpc.ServicerContext
     ) -> course_pb2.Course:
         """Archive a course."""
         asked = converters.change_course_request(request)
-        return course_message(services.archive_course(self._database, asked, _caller(context)))
+        return course_message(services.archive_course(self._database, asked))
 
     def BatchGetCourses(
         self, request: course_pb2.BatchGetCoursesRequest, context: grpc.ServicerContext
@@ -82,11 +82,5 @@ class CourseServicer(course_pb2_grpc.CourseServiceServicer):
     ) -> course_pb2.BatchCreateCoursesResponse:
         """Create several courses."""
         asked = converters.batch_create_courses_request(request)
-        courses = services.batch_create_courses(self._database, asked, _caller(context))
+        courses = services.batch_create_courses(self._database, asked)
         return course_pb2.BatchCreateCoursesResponse(courses=map(course_message, courses))
-
-
-def _caller(context: grpc.ServicerContext) -> str:
-    """Tell who calls: by its certificate, where it has shown one."""
-    identities = context.peer_identities() or ()
-    return ",".join(sorted(identity.decode(errors="replace") for identity in identities)) or services.ANONYMOUS

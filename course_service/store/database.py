@@ -1,61 +1,45 @@
-"""The database: engines with the settings that each database needs, transactions, and what their errors mean."""
+"""The database: transactions, what is done when they fail, and whether the database can be used at all."""
 
 import contextlib
 import logging
+import os
 import random
-import sqlite3
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import quote
 
 import psycopg2
 from pydantic_core import from_json
-from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy import Connection, Select, func, literal_column, select, text
 from sqlalchemy.engine import URL
-from sqlalchemy.engine.interfaces import DBAPIConnection, ExceptionContext
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
-from sqlalchemy.pool import ConnectionPoolEntry
 
-from course_service import deadline
-from course_service.errors import DatabaseUnavailable, StartupError
-from course_service.store.models import SCHEMA_REVISION
-from course_service.store.repository import CourseRepository
+from course_service import call
+from course_service.errors import DatabaseUnavailable, DeadlineExceeded, StartupError
+from course_service.store import faults
+from course_service.store.courses import CourseRepository
+from course_service.store.engines import LOCK_TIMEOUT_MS, postgresql_engine, sqlite_engine
+from course_service.store.idempotency_records import IdempotencyRecords
+from course_service.store.models import SCHEMA_REVISION, Base
 
 _T = TypeVar("_T")
 
 _log = logging.getLogger(__name__)
 
-SESSION_SETTINGS = {
-    "timezone": "UTC",
-    "statement_timeout": "5000",
-    "lock_timeout": "2000",
-    "idle_in_transaction_session_timeout": "10000",
-    "client_connection_check_interval": "1000",
-}
-"""What the service asks of a PostgreSQL session; times in milliseconds."""
-
 _MAX_TRIES = 3
 _PAUSE_SECONDS = 0.05
 
-# A demoted primary (25006), and a server that is shutting down or starting up: the connection is of no more use.
-_DISCONNECT_STATES = {"25006", "57P01", "57P02", "57P03"}
-# Serialization failure and deadlock: the same transaction, tried again, has every chance.
-_TRY_AGAIN_STATES = {"40001", "40P01"}
-# Connection, rollback, resources, operator and system errors, and lock_timeout.
-_UNAVAILABLE_CLASSES = {"08", "40", "53", "57", "58"}
-_LOCK_NOT_AVAILABLE = "55P03"
-_UNDEFINED_TABLE = "42P01"
-_SQLITE_UNAVAILABLE = {
-    sqlite3.SQLITE_BUSY,
-    sqlite3.SQLITE_LOCKED,
-    sqlite3.SQLITE_READONLY,
-    sqlite3.SQLITE_IOERR,
-    sqlite3.SQLITE_FULL,
-    sqlite3.SQLITE_CANTOPEN,
-}
+# Empty reads of every column, in one statement with the revision: they fail if a table or column is missing.
+_REVISION: Select[Any] = select(literal_column("version_num")).select_from(text("alembic_version"))
+_SCHEMA = _REVISION.add_columns(
+    *(
+        select(func.count()).select_from(select(table).limit(0).subquery()).scalar_subquery()
+        for table in Base.metadata.sorted_tables
+    )
+)
 
 
 class SchemaMissing(StartupError):
@@ -63,64 +47,31 @@ class SchemaMissing(StartupError):
 
     def __init__(self, found: str | None) -> None:
         have = f"the schema of the database is {found}" if found else "the database has no schema yet"
-        super().__init__(f"{have}, but {SCHEMA_REVISION} is needed; run make migrate (python -m alembic upgrade head)")
+        super().__init__(
+            f"{have}, but {SCHEMA_REVISION} is needed; run make migrate (python -m course_service migrate)"
+        )
 
 
 class DatabaseUnusable(StartupError):
-    """The database answers, but not as the service needs it."""
+    """The database responds, but is not as the service needs it."""
 
     def __init__(self, problem: str) -> None:
         super().__init__(f"the database of COURSE_DATABASE_URL cannot be used: {problem}")
 
 
-def postgresql_engine(url: URL, *, session_settings: bool = True, **options: Any) -> Engine:  # noqa: ANN401  # create_engine's own
-    """Make an engine that gives up connecting after 2 s, notices a dead peer, and asks for `SESSION_SETTINGS`."""
-    connect_args: dict[str, object] = {
-        "connect_timeout": 2,
-        "keepalives_idle": 10,
-        "keepalives_interval": 5,
-        "keepalives_count": 3,
-        "tcp_user_timeout": 10_000,
-        "application_name": "course-service",
-        **url.query,
-    }
-    if session_settings:
-        ours = " ".join(f"-c {name}={value}" for name, value in SESSION_SETTINGS.items())
-        connect_args["options"] = f"{ours} {url.query.get('options', '')}".strip()
-    engine = create_engine(url, connect_args=connect_args, hide_parameters=True, **options)
+class Repositories:
+    """What a transaction works with: the repositories of its connection."""
 
-    @event.listens_for(engine, "handle_error")
-    def leave_a_server_that_cannot_serve(context: ExceptionContext) -> None:
-        if getattr(context.original_exception, "pgcode", None) in _DISCONNECT_STATES:
-            context.is_disconnect = True
-
-    return engine
-
-
-def sqlite_engine(url: URL, *, create: bool = False, **options: Any) -> Engine:  # noqa: ANN401  # create_engine's own
-    """Make an engine on a file that must exist, unless it is to be created."""
-    assert url.database
-    file = URL.create(
-        "sqlite", database="file:" + quote(url.database), query={"mode": "rwc" if create else "rw", "uri": "true"}
-    )
-    engine = create_engine(file, hide_parameters=True, **options)
-
-    @event.listens_for(engine, "connect")
-    def prepare(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:
-        connection.isolation_level = None  # the driver begins nothing by itself
-        cursor = connection.cursor()
-        for pragma in ("busy_timeout=5000", "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
-            cursor.execute(f"PRAGMA {pragma}")
-        cursor.close()
-
-    return engine
+    def __init__(self, connection: Connection) -> None:
+        self.courses = CourseRepository(connection)
+        self.records = IdempotencyRecords(connection)
 
 
 class Database:
     """The courses' database, for `connections` threads at once.
 
-    A use case is one call of `read` or `write`, with a function that gets the repository to work with. It may be called
-    again when its first try was cut off, but never after the call's deadline.
+    A use case is one call of `read` or `write`, with a function that gets the repositories to work with. It may be
+    called again when its first try was cut off, but never after the deadline of the current call.
     """
 
     def __init__(self, url: URL, *, connections: int, session_settings: bool = True) -> None:
@@ -133,13 +84,10 @@ class Database:
             "json_deserializer": from_json,  # several times faster than json.loads
         }
         if url.drivername == "sqlite":
-            # The default takes its lock at the first write, which loses updates; this takes it at once.
-            self._begin = "BEGIN IMMEDIATE"
             self._reader = sqlite_engine(url, pool_size=connections, **common)
-            # SQLite has one writer at a time: waiting for the one connection is fair, waiting for its lock is not.
-            self._writer = sqlite_engine(url, pool_size=1, pool_timeout=5, **common)
+            self._writer = sqlite_engine(url, pool_size=1, **common)
+            self._transaction: Callable[[], contextlib.AbstractContextManager[Connection]] = self._sqlite_transaction
         else:
-            self._begin = "BEGIN"
             self._reader = self._writer = postgresql_engine(
                 url,
                 session_settings=session_settings,
@@ -148,11 +96,13 @@ class Database:
                 pool_use_lifo=True,
                 **common,
             )
+            self._transaction = self._postgresql_transaction
+        self._sqlite_turn = threading.Semaphore()
 
     def read(self, work: Callable[[CourseRepository], _T]) -> _T:
         """Do work that only reads; each of its statements sees what was committed before the statement began.
 
-        Raises `DatabaseUnavailable`.
+        Raises `DatabaseUnavailable`, `DeadlineExceeded`.
         """
 
         def attempt() -> _T:
@@ -161,22 +111,22 @@ class Database:
 
         return _try(attempt)
 
-    def write(self, work: Callable[[CourseRepository], _T], *, repeatable: bool = False) -> _T:
+    def write(self, work: Callable[[Repositories], _T], *, repeatable: bool = False) -> _T:
         """Do work in one transaction, which is committed when the work returns and rolled back when it raises.
 
         `repeatable` work may be done again even if it is unknown whether it was committed. Raises
-        `DatabaseUnavailable`; the work may have been committed then.
+        `DatabaseUnavailable`, after which the work may have been committed, and `DeadlineExceeded`.
         """
 
         def attempt() -> _T:
-            with self._writer.connect() as connection:
-                with _rolled_back_on_error(connection, self._begin):
-                    result = work(CourseRepository(connection))
+            with self._transaction() as connection:
+                with _rolled_back_on_error(connection):
+                    result = work(Repositories(connection))
                 try:
                     connection.exec_driver_sql("COMMIT")
                 except DBAPIError as error:
                     if error.connection_invalidated and not repeatable:
-                        _log.warning("a COMMIT was not answered: %s", describe(error))
+                        _log.warning("no response to a COMMIT: %s", faults.cause(error))
                         raise DatabaseUnavailable from error
                     _roll_back(connection)
                     raise
@@ -184,41 +134,34 @@ class Database:
 
         return _try(attempt)
 
-    def try_out(self, work: Callable[[CourseRepository], _T]) -> _T:
-        """Do work as `write` does, and roll it back. Raises `DatabaseUnavailable`."""
+    def try_out(self, work: Callable[[Repositories], _T]) -> _T:
+        """Do work as `write` does, and roll it back. Raises `DatabaseUnavailable`, `DeadlineExceeded`."""
 
         def attempt() -> _T:
-            with self._writer.connect() as connection:
-                with _rolled_back_on_error(connection, self._begin):
-                    result = work(CourseRepository(connection))
+            with self._transaction() as connection:
+                with _rolled_back_on_error(connection):
+                    result = work(Repositories(connection))
                 _roll_back(connection)
                 return result
 
         return _try(attempt)
 
     def check(self) -> None:
-        """See whether the database can be used.
+        """Check that the database can be used.
 
-        Raises `DatabaseUnavailable` if it does not answer, `SchemaMissing` if its schema is too old, and
+        Raises `DatabaseUnavailable` if it does not respond, `SchemaMissing` if its schema is too old, and
         `DatabaseUnusable` for everything else.
         """
-        if self._url.drivername == "sqlite" and not Path(self._url.database or "").exists():
-            raise SchemaMissing(None)
-
-        def attempt() -> str | None:
-            with self._reader.connect() as connection:
-                encoding = _encoding(connection)
-                if encoding != "UTF8":
-                    raise DatabaseUnusable(f"its encoding must be UTF8 and is {encoding}")
-                found: str | None = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
-                return found
-
+        if self._url.drivername == "sqlite":
+            file = Path(self._url.database or "")
+            if not file.exists():
+                raise SchemaMissing(None)
+            if not os.access(file, os.W_OK):
+                raise DatabaseUnusable("the file is read-only")
         try:
-            found = _try(attempt, tell=False)
+            found = _try(self._schema_revision)
         except DBAPIError as error:
-            if not _is_missing_table(error):
-                raise DatabaseUnusable(describe(error)) from error
-            found = None
+            raise DatabaseUnusable(faults.cause(error)) from error
         # Revisions begin with their number, so a later one compares greater.
         if found is None or found < SCHEMA_REVISION:
             raise SchemaMissing(found)
@@ -228,10 +171,64 @@ class Database:
         self._reader.dispose()
         self._writer.dispose()
 
+    def _schema_revision(self) -> str | None:
+        with self._reader.connect() as connection:
+            check_encoding(connection)
+            try:
+                row = connection.execute(_SCHEMA).first()
+            except DBAPIError as error:
+                if not faults.is_undefined(error):
+                    raise
+            else:
+                return row.version_num if row else None
+            try:
+                revision: str | None = connection.execute(_REVISION).scalar()
+            except DBAPIError as error:
+                if not faults.is_undefined(error):
+                    raise
+                return None
+            if revision is not None and revision >= SCHEMA_REVISION:
+                raise DatabaseUnusable(f"a table or column of schema {revision} is missing")
+            return revision
+
+    @contextlib.contextmanager
+    def _postgresql_transaction(self) -> Iterator[Connection]:
+        with self._writer.connect() as connection:
+            connection.exec_driver_sql("BEGIN")
+            yield connection
+
+    @contextlib.contextmanager
+    def _sqlite_transaction(self) -> Iterator[Connection]:
+        # SQLite has one writer at a time. Within this process they take turns, which is fair; waiting for the file's
+        # lock, which another process may hold, is not.
+        if not self._sqlite_turn.acquire(timeout=max(0.0, min(LOCK_TIMEOUT_MS / 1000, call.remaining()))):
+            raise DeadlineExceeded if call.remaining() <= 0 else DatabaseUnavailable
+        try:
+            with self._writer.connect() as connection:
+                wait = max(0, min(LOCK_TIMEOUT_MS, round(call.remaining() * 1000)))
+                connection.exec_driver_sql(f"PRAGMA busy_timeout={wait}")
+                # The default takes its lock at the first write, which loses updates; this takes it at once.
+                connection.exec_driver_sql("BEGIN IMMEDIATE")
+                yield connection
+        finally:
+            self._sqlite_turn.release()
+
+
+def check_encoding(connection: Connection) -> None:
+    """Raise `DatabaseUnusable` unless the database stores every text."""
+    driver = connection.connection.dbapi_connection
+    # SQLite's default, and what the migrations make, is UTF-8.
+    encoding = (
+        driver.info.parameter_status("server_encoding")
+        if isinstance(driver, psycopg2.extensions.connection)
+        else "UTF8"
+    )
+    if encoding != "UTF8":
+        raise DatabaseUnusable(f"its encoding must be UTF8 and is {encoding}")
+
 
 @contextlib.contextmanager
-def _rolled_back_on_error(connection: Connection, begin: str) -> Iterator[None]:
-    connection.exec_driver_sql(begin)
+def _rolled_back_on_error(connection: Connection) -> Iterator[None]:
     try:
         yield
     except BaseException:
@@ -248,60 +245,24 @@ def _roll_back(connection: Connection) -> None:
         connection.invalidate()  # the server rolls back when the connection ends
 
 
-def _try(attempt: Callable[[], _T], *, tell: bool = True) -> _T:
+def _try(attempt: Callable[[], _T]) -> _T:
     """Make up to three attempts, as long as the last was cut off by what may have passed and the call has time."""
     for number in range(1, _MAX_TRIES + 1):
         try:
             return attempt()
         except PoolTimeoutError as error:
-            raise DatabaseUnavailable from error
+            raise DatabaseUnavailable("all connections of this process are in use") from error
         except DBAPIError as error:
-            if not _is_unavailable(error):
+            if faults.is_timeout(error):
+                raise DeadlineExceeded from error
+            if not faults.is_unavailable(error):
                 raise
-            if tell:
-                # The driver's text may quote statements, values and the server's address; its code may not.
-                _log.warning("database unavailable (try %d): %s", number, describe(error))
+            if faults.is_locked(error) and call.remaining() <= 0:
+                raise DeadlineExceeded from error
             pause = _PAUSE_SECONDS * random.uniform(0.5, 1.5) * (number - 1)  # noqa: S311  # not for secrets
-            if number == _MAX_TRIES or not _may_pass(error) or deadline.remaining() <= pause:
-                raise DatabaseUnavailable from error
+            cause = faults.cause(error)
+            if number == _MAX_TRIES or not faults.is_worth_retrying(error) or call.remaining() <= pause:
+                raise DatabaseUnavailable(cause) from error
+            _log.info("a transaction is tried again: %s", cause)
         time.sleep(pause)
     raise AssertionError
-
-
-def describe(error: DBAPIError) -> str:
-    """Tell what kind of error it is, in words that hold neither statements nor values."""
-    state = getattr(error.orig, "pgcode", None) or getattr(error.orig, "sqlite_errorname", None) or "no code"
-    return f"{type(error.orig).__name__} ({state})"
-
-
-def _may_pass(error: DBAPIError) -> bool:
-    return error.connection_invalidated or getattr(error.orig, "pgcode", None) in _TRY_AGAIN_STATES
-
-
-def _is_unavailable(error: DBAPIError) -> bool:
-    if error.connection_invalidated:
-        return True
-    match error.orig:
-        case psycopg2.OperationalError(pgcode=None):  # no connection was made
-            return True
-        case psycopg2.Error(pgcode=str(state)):
-            return state[:2] in _UNAVAILABLE_CLASSES or state in _DISCONNECT_STATES | {_LOCK_NOT_AVAILABLE}
-        case sqlite3.Error() as cause:
-            return getattr(cause, "sqlite_errorcode", 0) & 0xFF in _SQLITE_UNAVAILABLE
-    return False
-
-
-def _is_missing_table(error: DBAPIError) -> bool:
-    match error.orig:
-        case psycopg2.Error(pgcode=state):
-            return bool(state == _UNDEFINED_TABLE)
-        case sqlite3.OperationalError() as cause:
-            return cause.sqlite_errorcode == sqlite3.SQLITE_ERROR
-    return False
-
-
-def _encoding(connection: Connection) -> str:
-    driver = connection.connection.dbapi_connection
-    if isinstance(driver, psycopg2.extensions.connection):
-        return driver.info.parameter_status("server_encoding") or "unknown"
-    return "UTF8"  # SQLite's default, and what the migrations make

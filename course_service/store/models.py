@@ -167,10 +167,10 @@ class ExternalIdRow(Base):
     )
 
 
-class AnswerRow(Base):
-    """The answer to one write that came with a request_id, so that the same request gets it again."""
+class IdempotencyRecordRow(Base):
+    """What is kept under the request_id of one write, so that the same request gets the same response again."""
 
-    __tablename__ = "answers"
+    __tablename__ = "answers"  # its first name; a table that replicas of two releases share is not renamed
 
     caller: Mapped[str] = mapped_column(_Text, primary_key=True)
     method: Mapped[str] = mapped_column(_Text, primary_key=True)
@@ -178,7 +178,7 @@ class AnswerRow(Base):
     fingerprint: Mapped[str] = mapped_column(_Text)
     """Of the request."""
     courses: Mapped[str | None] = mapped_column(_Text)
-    """The answer, as JSON; NULL only inside of the transaction that does the work."""
+    """What the write returned, as JSON; NULL only inside of the transaction that does the work."""
     create_time: Mapped[datetime] = mapped_column(_Time, index=True)
 
 

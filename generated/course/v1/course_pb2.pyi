@@ -7,19 +7,22 @@ It follows the API Improvement Proposals (google.aip.dev). Where it departs from
 
 Errors (AIP-193): every failure is a google.rpc.Status with exactly one google.rpc.ErrorInfo, whose domain is
 "course.v1.CourseService" and whose reason is given with the method that raises it. Besides the codes named there, any
-method can end in UNAVAILABLE (the database does not answer; try again after the RetryInfo), DEADLINE_EXCEEDED,
-CANCELLED, or INTERNAL (a bug in the service; the metadata's "error_id" finds it in the log).
+method can end in UNAVAILABLE (DATABASE_UNAVAILABLE: the database does not respond; try again after the RetryInfo),
+DEADLINE_EXCEEDED (DEADLINE_EXCEEDED: the call took longer than its caller waits or than the service allows; nothing is
+stored), CANCELLED, or INTERNAL (a bug in the service; "errorId" in the metadata finds it in the log). A method that
+does not exist is UNIMPLEMENTED (METHOD_UNKNOWN). With one violation the message is that violation; with more it is the
+first, and counts the others. Keys of the metadata are lowerCamelCase.
 
-A request has at most 1 MiB. A larger one (RESOURCE_EXHAUSTED) and an unknown method (UNIMPLEMENTED) are refused
-before the service sees them, and so without details.
+A request has at most 1 MiB. A larger one (RESOURCE_EXHAUSTED) is refused before the service receives it, and so
+without details.
 
-Writes that are safe to repeat: a method with a request_id keeps its answer under that id for 24 hours, per caller and
-method, in the same transaction as the write. The same request again returns the stored answer, whatever has happened
+Writes that are safe to retry: a method with a request_id keeps its response under that id for 24 hours, per caller and
+method, in the same transaction as the write. The same request again returns the stored response, whatever has happened
 to the course since; another request under the id is INVALID_ARGUMENT (REQUEST_ID_REUSED). Failures are not kept.
 
-Trying out: with validate_only a method checks everything and returns the answer it would give, and stores nothing.
+Trying out: with validate_only a method checks everything and returns the response it would give, and stores nothing.
 
-No lost updates: a method with an etag fails with ABORTED (ETAG_MISMATCH) if the course is another version by now.
+No lost updates: a method with an etag fails with ABORTED (ETAG_MISMATCH) if the course has changed since it was read.
 """
 
 from collections import abc as _abc
@@ -274,9 +277,9 @@ class CreateCourseRequest(_message.Message):
     empty, the service takes the uid.
     """
     request_id: _builtins.str
-    """A UUID of the caller's making, of any version but not all zeros, that makes the call safe to repeat."""
+    """A UUID of the caller's making, of any version but not all zeros, that makes the call safe to retry."""
     validate_only: _builtins.bool
-    """Check everything and return the would-be answer, but store nothing."""
+    """Check everything and return the would-be response, but store nothing."""
     @_builtins.property
     def course(self) -> Global___Course:
         """The course to create. Its output-only fields, its name and its etag are ignored."""
@@ -413,9 +416,9 @@ class UpdateCourseRequest(_message.Message):
     allow_missing: _builtins.bool
     """If there is no such course, create it (AIP-134); update_mask does not count then."""
     request_id: _builtins.str
-    """A UUID of the caller's making, of any version but not all zeros, that makes the call safe to repeat."""
+    """A UUID of the caller's making, of any version but not all zeros, that makes the call safe to retry."""
     validate_only: _builtins.bool
-    """Check everything and return the would-be answer, but store nothing."""
+    """Check everything and return the would-be response, but store nothing."""
     @_builtins.property
     def course(self) -> Global___Course:
         """The course to change, by its name, with the new values. If its etag is set, the course must have that etag."""
@@ -459,13 +462,13 @@ class DeleteCourseRequest(_message.Message):
     etag: _builtins.str
     """If set, the etag that the course must have."""
     allow_missing: _builtins.bool
-    """If there is no such course, or it is deleted already, succeed and change nothing; the answer is the deleted course,
-    or an empty one if there is none.
+    """If there is no such course, or it is deleted already, succeed and change nothing; the response is the deleted
+    course, or an empty one if there is none.
     """
     request_id: _builtins.str
-    """A UUID of the caller's making, of any version but not all zeros, that makes the call safe to repeat."""
+    """A UUID of the caller's making, of any version but not all zeros, that makes the call safe to retry."""
     validate_only: _builtins.bool
-    """Check everything and return the would-be answer, but store nothing."""
+    """Check everything and return the would-be response, but store nothing."""
     def __init__(
         self,
         *,
@@ -498,9 +501,9 @@ class UndeleteCourseRequest(_message.Message):
     etag: _builtins.str
     """If set, the etag that the course must have."""
     request_id: _builtins.str
-    """A UUID of the caller's making, of any version but not all zeros, that makes the call safe to repeat."""
+    """A UUID of the caller's making, of any version but not all zeros, that makes the call safe to retry."""
     validate_only: _builtins.bool
-    """Check everything and return the would-be answer, but store nothing."""
+    """Check everything and return the would-be response, but store nothing."""
     def __init__(
         self,
         *,
@@ -532,9 +535,9 @@ class PublishCourseRequest(_message.Message):
     etag: _builtins.str
     """If set, the etag that the course must have."""
     request_id: _builtins.str
-    """A UUID of the caller's making, of any version but not all zeros, that makes the call safe to repeat."""
+    """A UUID of the caller's making, of any version but not all zeros, that makes the call safe to retry."""
     validate_only: _builtins.bool
-    """Check everything and return the would-be answer, but store nothing."""
+    """Check everything and return the would-be response, but store nothing."""
     def __init__(
         self,
         *,
@@ -566,9 +569,9 @@ class ArchiveCourseRequest(_message.Message):
     etag: _builtins.str
     """If set, the etag that the course must have."""
     request_id: _builtins.str
-    """A UUID of the caller's making, of any version but not all zeros, that makes the call safe to repeat."""
+    """A UUID of the caller's making, of any version but not all zeros, that makes the call safe to retry."""
     validate_only: _builtins.bool
-    """Check everything and return the would-be answer, but store nothing."""
+    """Check everything and return the would-be response, but store nothing."""
     def __init__(
         self,
         *,
@@ -647,9 +650,9 @@ class BatchCreateCoursesRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """A UUID of the caller's making, of any version but not all zeros, that makes the call safe to repeat."""
+    """A UUID of the caller's making, of any version but not all zeros, that makes the call safe to retry."""
     validate_only: _builtins.bool
-    """Check everything and return the would-be answer, but store nothing."""
+    """Check everything and return the would-be response, but store nothing."""
     @_builtins.property
     def requests(self) -> _containers.RepeatedCompositeFieldContainer[Global___CreateCourseRequest]:
         """The courses to create, 1 to 100. Their own request_id and validate_only must not be set."""

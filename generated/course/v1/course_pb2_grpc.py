@@ -136,8 +136,8 @@ class CourseServiceServicer:
         update_time.
 
         Fails with
-        INVALID_ARGUMENT (REQUEST_INVALID; FIELD_MASK_INVALID: a path that is no field, or leads into one;
-        REQUEST_MALFORMED; REQUEST_ID_REUSED);
+        INVALID_ARGUMENT (REQUEST_INVALID; FIELD_MASK_INVALID: a path that is no field or leads into one, or a * that is not
+        alone, and nothing else is wrong; REQUEST_MALFORMED; REQUEST_ID_REUSED);
         NOT_FOUND (COURSE_NOT_FOUND);
         ABORTED (ETAG_MISMATCH);
         FAILED_PRECONDITION (COURSE_ARCHIVED, COURSE_DELETED: such courses are read-only);
@@ -216,7 +216,8 @@ class CourseServiceServicer:
     def BatchCreateCourses(self, request, context):
         """Creates up to 100 courses, all or none.
 
-        Fails as CreateCourse does. What is wrong is told of every item, under paths such as requests[7].course.title.
+        Fails as CreateCourse does, with a violation for every item that is wrong, under paths such as
+        requests[7].course.title. Two items with one course_id, or with one external id, are INVALID_ARGUMENT.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -7,19 +7,22 @@ It follows the API Improvement Proposals (google.aip.dev). Where it departs from
 
 Errors (AIP-193): every failure is a google.rpc.Status with exactly one google.rpc.ErrorInfo, whose domain is
 "course.v1.CourseService" and whose reason is given with the method that raises it. Besides the codes named there, any
-method can end in UNAVAILABLE (the database does not answer; try again after the RetryInfo), DEADLINE_EXCEEDED,
-CANCELLED, or INTERNAL (a bug in the service; the metadata's "error_id" finds it in the log).
+method can end in UNAVAILABLE (DATABASE_UNAVAILABLE: the database does not respond; try again after the RetryInfo),
+DEADLINE_EXCEEDED (DEADLINE_EXCEEDED: the call took longer than its caller waits or than the service allows; nothing is
+stored), CANCELLED, or INTERNAL (a bug in the service; "errorId" in the metadata finds it in the log). A method that
+does not exist is UNIMPLEMENTED (METHOD_UNKNOWN). With one violation the message is that violation; with more it is the
+first, and counts the others. Keys of the metadata are lowerCamelCase.
 
-A request has at most 1 MiB. A larger one (RESOURCE_EXHAUSTED) and an unknown method (UNIMPLEMENTED) are refused
-before the service sees them, and so without details.
+A request has at most 1 MiB. A larger one (RESOURCE_EXHAUSTED) is refused before the service receives it, and so
+without details.
 
-Writes that are safe to repeat: a method with a request_id keeps its answer under that id for 24 hours, per caller and
-method, in the same transaction as the write. The same request again returns the stored answer, whatever has happened
+Writes that are safe to retry: a method with a request_id keeps its response under that id for 24 hours, per caller and
+method, in the same transaction as the write. The same request again returns the stored response, whatever has happened
 to the course since; another request under the id is INVALID_ARGUMENT (REQUEST_ID_REUSED). Failures are not kept.
 
-Trying out: with validate_only a method checks everything and returns the answer it would give, and stores nothing.
+Trying out: with validate_only a method checks everything and returns the response it would give, and stores nothing.
 
-No lost updates: a method with an etag fails with ABORTED (ETAG_MISMATCH) if the course is another version by now.
+No lost updates: a method with an etag fails with ABORTED (ETAG_MISMATCH) if the course has changed since it was read.
 """
 
 from collections import abc as _abc
@@ -85,8 +88,8 @@ class CourseServiceStub:
     update_time.
 
     Fails with
-    INVALID_ARGUMENT (REQUEST_INVALID; FIELD_MASK_INVALID: a path that is no field, or leads into one;
-    REQUEST_MALFORMED; REQUEST_ID_REUSED);
+    INVALID_ARGUMENT (REQUEST_INVALID; FIELD_MASK_INVALID: a path that is no field or leads into one, or a * that is not
+    alone, and nothing else is wrong; REQUEST_MALFORMED; REQUEST_ID_REUSED);
     NOT_FOUND (COURSE_NOT_FOUND);
     ABORTED (ETAG_MISMATCH);
     FAILED_PRECONDITION (COURSE_ARCHIVED, COURSE_DELETED: such courses are read-only);
@@ -141,7 +144,8 @@ class CourseServiceStub:
     BatchCreateCourses: _grpc.UnaryUnaryMultiCallable[_course_pb2.BatchCreateCoursesRequest, _course_pb2.BatchCreateCoursesResponse]
     """Creates up to 100 courses, all or none.
 
-    Fails as CreateCourse does. What is wrong is told of every item, under paths such as requests[7].course.title.
+    Fails as CreateCourse does, with a violation for every item that is wrong, under paths such as
+    requests[7].course.title. Two items with one course_id, or with one external id, are INVALID_ARGUMENT.
     """
 
 @_typing.type_check_only
@@ -182,8 +186,8 @@ class CourseServiceAsyncStub(CourseServiceStub):
     update_time.
 
     Fails with
-    INVALID_ARGUMENT (REQUEST_INVALID; FIELD_MASK_INVALID: a path that is no field, or leads into one;
-    REQUEST_MALFORMED; REQUEST_ID_REUSED);
+    INVALID_ARGUMENT (REQUEST_INVALID; FIELD_MASK_INVALID: a path that is no field or leads into one, or a * that is not
+    alone, and nothing else is wrong; REQUEST_MALFORMED; REQUEST_ID_REUSED);
     NOT_FOUND (COURSE_NOT_FOUND);
     ABORTED (ETAG_MISMATCH);
     FAILED_PRECONDITION (COURSE_ARCHIVED, COURSE_DELETED: such courses are read-only);
@@ -238,7 +242,8 @@ class CourseServiceAsyncStub(CourseServiceStub):
     BatchCreateCourses: _aio.UnaryUnaryMultiCallable[_course_pb2.BatchCreateCoursesRequest, _course_pb2.BatchCreateCoursesResponse]  # type: ignore[assignment]
     """Creates up to 100 courses, all or none.
 
-    Fails as CreateCourse does. What is wrong is told of every item, under paths such as requests[7].course.title.
+    Fails as CreateCourse does, with a violation for every item that is wrong, under paths such as
+    requests[7].course.title. Two items with one course_id, or with one external id, are INVALID_ARGUMENT.
     """
 
 class CourseServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -300,8 +305,8 @@ class CourseServiceServicer(metaclass=_abc_1.ABCMeta):
         update_time.
 
         Fails with
-        INVALID_ARGUMENT (REQUEST_INVALID; FIELD_MASK_INVALID: a path that is no field, or leads into one;
-        REQUEST_MALFORMED; REQUEST_ID_REUSED);
+        INVALID_ARGUMENT (REQUEST_INVALID; FIELD_MASK_INVALID: a path that is no field or leads into one, or a * that is not
+        alone, and nothing else is wrong; REQUEST_MALFORMED; REQUEST_ID_REUSED);
         NOT_FOUND (COURSE_NOT_FOUND);
         ABORTED (ETAG_MISMATCH);
         FAILED_PRECONDITION (COURSE_ARCHIVED, COURSE_DELETED: such courses are read-only);
@@ -392,7 +397,8 @@ class CourseServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_course_pb2.BatchCreateCoursesResponse, _abc.Awaitable[_course_pb2.BatchCreateCoursesResponse]]:
         """Creates up to 100 courses, all or none.
 
-        Fails as CreateCourse does. What is wrong is told of every item, under paths such as requests[7].course.title.
+        Fails as CreateCourse does, with a violation for every item that is wrong, under paths such as
+        requests[7].course.title. Two items with one course_id, or with one external id, are INVALID_ARGUMENT.
         """
 
 def add_CourseServiceServicer_to_server(servicer: CourseServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

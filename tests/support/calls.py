@@ -5,7 +5,7 @@ from typing import Any
 from course.v1 import course_pb2
 
 from tests.conftest import Service
-from tests.failures import Failure, grpc_failure
+from tests.support.failures import Failure, grpc_failure
 
 
 def call(service: Service, method: str, **fields: Any) -> Any:

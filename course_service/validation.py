@@ -1,9 +1,10 @@
-"""What is wrong with single fields, from Pydantic's words to the contract's: path, reason, sentence.
+"""What is wrong with single fields, from Pydantic's errors to the contract's violations.
 
 The reasons are FIELD_REQUIRED, FIELD_TOO_LONG, FIELD_TOO_MANY_ITEMS, FIELD_BLANK (nothing visible in it),
 FIELD_NOT_TRIMMED (white space at an end), FIELD_BAD_CHARACTER (a control character or half a surrogate pair),
-FIELD_BAD_FORMAT, FIELD_DUPLICATE, FIELD_NOT_ALLOWED (in an item of a batch), FIELD_UNKNOWN and FIELD_WRONG_TYPE (these
-two mostly by HTTP: gRPC clients hardly can send such a message).
+FIELD_BAD_FORMAT, FIELD_DUPLICATE, FIELD_NOT_ALLOWED (in an item of a batch), FIELD_MASK_INVALID, FIELD_CONFLICT (a
+header and a field of the body disagree), FIELD_UNKNOWN and FIELD_WRONG_TYPE (these two mostly by HTTP: gRPC clients
+hardly can send such a message).
 """
 
 import json
@@ -12,7 +13,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from course_service.errors import RequestInvalid, Violation
+from course_service.errors import FieldMaskInvalid, RequestInvalid, Violation
 
 _ModelT = TypeVar("_ModelT", bound=BaseModel)
 
@@ -22,7 +23,13 @@ def validated(model: type[_ModelT], data: Mapping[str, object]) -> _ModelT:
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        raise RequestInvalid([violation(details) for details in error.errors(include_url=False)]) from None
+        raise invalid([violation(details) for details in error.errors(include_url=False)]) from None
+
+
+def invalid(violations: Sequence[Violation]) -> RequestInvalid:
+    """Make the error of a request that breaks rules."""
+    only_the_mask = all(violation.reason == FieldMaskInvalid.reason for violation in violations)
+    return (FieldMaskInvalid if only_the_mask else RequestInvalid)(violations)
 
 
 # Pydantic's own rules, as the contract's reasons and sentences; the braces name what Pydantic says of the rule.

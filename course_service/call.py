@@ -1,0 +1,75 @@
+"""The call that is being worked on, known wherever its work leads: who calls, what, and until when."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+
+ANONYMOUS = "anonymous"
+"""The caller of every call, as long as nobody has to say who they are."""
+
+UNKNOWN_METHOD = "unknown"
+"""The method of a call to a method or path that does not exist."""
+
+MAX_SECONDS = 10.0
+"""The longest that a call may take, and what it may take if its caller sets no deadline."""
+
+
+@dataclass(slots=True)
+class Call:
+    """One call, from where it comes in to its response."""
+
+    face: str = ""
+    """How it came in: `grpc` or `http`."""
+    method: str = UNKNOWN_METHOD
+    """The method of the contract, such as `GetCourse`. Of another service it is named with the service, such as
+    `grpc.health.v1.Health/Check`, and so is HTTP's documentation."""
+    caller: str = ANONYMOUS
+    """Who calls. Request ids belong to their caller."""
+    deadline: float = field(default_factory=lambda: time.monotonic() + MAX_SECONDS)
+    """When the caller stops waiting, by `time.monotonic()`."""
+    request_id: str = ""
+    """The call's request_id, if it has one."""
+    code: str = "OK"
+    """How it ended: the name of a gRPC status code."""
+    reason: str = ""
+    """Why it failed: the reason of the error."""
+    error_id: str = ""
+    """Finds the log's line about an internal error."""
+    cause: str = ""
+    """Why it failed, for the log alone."""
+
+    @property
+    def is_plumbing(self) -> bool:
+        """Whether it is about the service itself and not about courses: health, reflection, documentation."""
+        return "/" in self.method
+
+
+_current: ContextVar[Call | None] = ContextVar("call", default=None)
+
+
+@contextmanager
+def working_on(call: Call) -> Iterator[None]:
+    """Make `call` the current one."""
+    token = _current.set(call)
+    try:
+        yield
+    finally:
+        _current.reset(token)
+
+
+def current() -> Call:
+    """Return the current call; outside of any, one that nobody else sees."""
+    return _current.get() or Call()
+
+
+def deadline_after(seconds: float | None) -> float:
+    """Return the deadline of a call whose caller waits for `seconds`; None: for ever."""
+    return time.monotonic() + (MAX_SECONDS if seconds is None else min(MAX_SECONDS, seconds))
+
+
+def remaining() -> float:
+    """Return the seconds left until the deadline of the current call; MAX_SECONDS outside of any."""
+    call = _current.get()
+    return MAX_SECONDS if call is None else call.deadline - time.monotonic()

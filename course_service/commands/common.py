@@ -1,0 +1,28 @@
+"""What the commands that work with the database begin with."""
+
+import logging
+import time
+
+from course_service.errors import DatabaseUnavailable
+from course_service.settings import Settings
+from course_service.store.database import Database, DatabaseUnusable
+
+
+def configure_logging(settings: Settings) -> None:
+    """Log to standard error, times in UTC."""
+    logging.Formatter.converter = time.gmtime
+    logging.basicConfig(
+        level=settings.log_level,
+        format="%(asctime)s.%(msecs)03dZ %(levelname)s %(name)s: %(message)s",
+        datefmt="%FT%T",
+    )
+
+
+def open_database(settings: Settings, *, connections: int) -> Database:
+    """Open the database of the settings, and check that it can be used. Raises `StartupError`."""
+    database = Database(settings.database, connections=connections, session_settings=settings.database_session_settings)
+    try:
+        database.check()
+    except DatabaseUnavailable as error:
+        raise DatabaseUnusable(error.cause) from None
+    return database

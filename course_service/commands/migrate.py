@@ -1,0 +1,28 @@
+"""Bring the database to the newest schema, by the migrations: beside the package in a checkout, in it in a wheel."""
+
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.util import CommandError
+
+from course_service.errors import StartupError
+
+_PACKAGE = Path(__file__).parent.parent
+
+
+def main() -> int:
+    """Run the migrations that the database lacks; returns the exit code. Raises `StartupError`."""
+    try:
+        command.upgrade(migrations(), "head")
+    except CommandError as error:
+        raise StartupError(str(error)) from None
+    return 0
+
+
+def migrations() -> Config:
+    """Make Alembic's configuration."""
+    folder = next(folder for folder in (_PACKAGE / "migrations", _PACKAGE.parent / "migrations") if folder.is_dir())
+    config = Config()
+    config.set_main_option("script_location", str(folder).replace("%", "%%"))
+    return config

@@ -1,0 +1,25 @@
+"""Remove deleted courses and idempotency records that are past their time."""
+
+import logging
+
+from course_service.commands.common import configure_logging, open_database
+from course_service.errors import DatabaseUnavailable, StartupError
+from course_service.services import purge
+from course_service.settings import load_settings
+
+_log = logging.getLogger("course_service")
+
+
+def main() -> int:
+    """Purge; returns the exit code. Raises `StartupError`."""
+    settings = load_settings()
+    configure_logging(settings)
+    database = open_database(settings, connections=1)
+    try:
+        purged = purge(database)
+    except DatabaseUnavailable as error:
+        raise StartupError(f"the database went away ({error.cause}); run it again") from None
+    finally:
+        database.close()
+    _log.info("purged %d courses and %d idempotency records", purged.courses, purged.records)
+    return 0

@@ -1,0 +1,78 @@
+"""Reading a request strictly: what would be dropped silently is refused."""
+
+import json
+from collections import Counter
+from collections.abc import Collection
+from email.message import Message
+from typing import Any
+
+from fastapi import Request
+
+from course_service.errors import RequestInvalid, RequestMalformed, RequestTooLarge, Violation
+
+MAX_BODY_BYTES = 1 << 20
+
+
+class StrictRequest(Request):
+    """A request whose body is read once, no further than MAX_BODY_BYTES, and is strict JSON."""
+
+    async def read_json(self) -> None:
+        """Read the body as a JSON document in UTF-8, or nothing.
+
+        No name may stand twice in an object, and no number may be none. Raises `RequestTooLarge`, `RequestMalformed`.
+        """
+        chunks: list[bytes] = []
+        size = 0
+        async for chunk in self.stream():
+            size += len(chunk)
+            if size > MAX_BODY_BYTES:
+                raise RequestTooLarge(MAX_BODY_BYTES)
+            chunks.append(chunk)
+        self._body = b"".join(chunks)  # where `body` and `json`, which FastAPI calls, look first
+        if not self._body:
+            return
+        if not _is_json(self.headers.get("content-type", "")):
+            raise body_malformed()
+        try:
+            self._json = json.loads(self._body.decode(), object_pairs_hook=_no_name_twice, parse_constant=_no_constant)
+        except (ValueError, RecursionError):
+            raise body_malformed() from None
+
+
+def check_query(request: Request, known: Collection[str], lists: Collection[str]) -> None:
+    """Raise `RequestInvalid` if a query parameter is not known, or is given twice and is no list."""
+    counts = Counter(name for name, _ in request.query_params.multi_items())
+    violations = [
+        Violation(name[:80], "FIELD_UNKNOWN", "There is no such query parameter.")
+        for name in counts
+        if name not in known
+    ] + [
+        Violation(name, "FIELD_DUPLICATE", "Must be given once.")
+        for name, count in counts.items()
+        if count > 1 and name in known and name not in lists
+    ]
+    if violations:
+        raise RequestInvalid(violations)
+
+
+def body_malformed() -> RequestMalformed:
+    """Make the error of a body that cannot be read."""
+    return RequestMalformed("The body must be a JSON object in UTF-8, sent as Content-Type: application/json.")
+
+
+def _is_json(content_type: str) -> bool:
+    message = Message()
+    message["content-type"] = content_type
+    subtype = message.get_content_subtype()
+    return message.get_content_maintype() == "application" and (subtype == "json" or subtype.endswith("+json"))
+
+
+def _no_name_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) < len(pairs):
+        raise ValueError("a name stands twice")
+    return members
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")

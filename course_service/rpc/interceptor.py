@@ -1,0 +1,143 @@
+"""gRPC's way through the guard: every method's handler is wrapped, whatever is behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import grpc
+from google.protobuf.message import DecodeError
+from grpc_status import rpc_status
+
+from course_service.call import UNKNOWN_METHOD, Call, deadline_after
+from course_service.errors import MethodUnknown, RequestMalformed
+from course_service.guard.guard import Guard
+from course_service.guard.steps import Credentials
+
+if TYPE_CHECKING:  # these classes take parameters in their type stubs only
+    _Handler: TypeAlias = grpc.RpcMethodHandler[Any, Any]
+    _Behavior: TypeAlias = Callable[[Any, grpc.ServicerContext], Any]
+
+_OWN_SERVICE = "course.v1.CourseService/"
+
+
+class GuardInterceptor(grpc.ServerInterceptor):
+    """Takes every call through the guard; nothing else ends a call with an error.
+
+    grpcio itself would respond with the text of an exception, and to an undecodable message with INTERNAL.
+    """
+
+    def __init__(self, guard: Guard) -> None:
+        self._guard = guard
+
+    def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], _Handler | None],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> _Handler | None:
+        """Wrap the handler of a call. Made anew for each: what is behind may give each call another handler."""
+        handler = continuation(handler_call_details)
+        path = handler_call_details.method
+        if handler is None:
+            return grpc.stream_stream_rpc_method_handler(_Stream(self._guard, UNKNOWN_METHOD, _unknown(path)))
+        method = path.removeprefix("/").removeprefix(_OWN_SERVICE)
+        if handler.unary_unary is not None:
+            return grpc.unary_unary_rpc_method_handler(
+                _Unary(self._guard, method, handler.unary_unary, handler.request_deserializer),
+                request_deserializer=None,
+                response_serializer=handler.response_serializer,
+            )
+        return self._guarded_stream(handler, method)
+
+    def _guarded_stream(self, handler: _Handler, method: str) -> _Handler:
+        for kind in ("unary_stream", "stream_stream"):
+            behavior = getattr(handler, kind)
+            if behavior is None:
+                continue
+            if getattr(behavior, "experimental_non_blocking", False):
+                return handler  # health's Watch: it works by callbacks and holds no thread
+            stream = _Stream(self._guard, method, behavior)
+            # A stream that has threads of its own keeps them; the others' threads must not wait for it.
+            stream.experimental_thread_pool = getattr(behavior, "experimental_thread_pool", None)
+            make = getattr(grpc, f"{kind}_rpc_method_handler")
+            guarded: _Handler = make(
+                stream,
+                request_deserializer=handler.request_deserializer,
+                response_serializer=handler.response_serializer,
+            )
+            return guarded
+        raise TypeError(f"{method} takes a stream and returns one message, which the guard does not know")
+
+
+class _Guarded:
+    """What unary calls and streams have in common."""
+
+    __slots__ = ("_behavior", "_guard", "_method")
+
+    def __init__(self, guard: Guard, method: str, behavior: _Behavior) -> None:
+        self._guard = guard
+        self._method = method
+        self._behavior = behavior
+
+    def _call(self, context: grpc.ServicerContext) -> Call:
+        return Call(face="grpc", method=self._method, deadline=deadline_after(context.time_remaining()))
+
+
+class _Unary(_Guarded):
+    """A unary call on its way through the guard."""
+
+    __slots__ = ("_decode",)
+
+    def __init__(self, guard: Guard, method: str, behavior: _Behavior, decode: Callable[[bytes], Any] | None) -> None:
+        super().__init__(guard, method, behavior)
+        self._decode = decode
+
+    def __call__(self, message: bytes, context: grpc.ServicerContext) -> object:
+        call = self._call(context)
+        with self._guard.observed(call):
+            try:
+                with self._guard.entered(call, _credentials(context)):
+                    return self._behavior(_decoded(self._decode, message), context)
+            except BaseException as exception:  # grpcio would leave a SystemExit without a response
+                status = self._guard.failed(call, exception)
+        return context.abort_with_status(rpc_status.to_status(status))
+
+
+class _Stream(_Guarded):
+    """A call with a stream of responses on its way through the guard."""
+
+    __slots__ = ("experimental_thread_pool",)
+    experimental_thread_pool: Any
+
+    def __call__(self, request: Any, context: grpc.ServicerContext) -> Iterator[Any]:  # noqa: ANN401  # a message or an iterator
+        call = self._call(context)
+        with self._guard.observed(call):
+            try:
+                with self._guard.entered(call, _credentials(context)):
+                    yield from self._behavior(request, context)
+            except GeneratorExit:  # the caller has left
+                call.code = "CANCELLED"
+                raise
+            except BaseException as exception:
+                status = self._guard.failed(call, exception)
+            else:
+                return
+        context.abort_with_status(rpc_status.to_status(status))
+
+
+def _credentials(context: grpc.ServicerContext) -> Credentials:
+    return Credentials(context.invocation_metadata())
+
+
+def _decoded(decode: Callable[[bytes], Any] | None, message: bytes) -> object:
+    try:
+        return decode(message) if decode else message
+    except DecodeError:
+        raise RequestMalformed("The request is not a message of the method's type in valid UTF-8.") from None
+
+
+def _unknown(path: str) -> _Behavior:
+    def refuse(_: object, __: grpc.ServicerContext) -> Iterator[object]:
+        raise MethodUnknown(path)
+
+    return refuse

@@ -1,0 +1,192 @@
+"""The queries on courses. Works inside a transaction that somebody else opens and ends."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, TypeAlias
+
+from sqlalchemy import Connection, bindparam, delete, literal, select, tuple_, update
+from sqlalchemy.orm import InstrumentedAttribute
+
+from course_service.course import Course, State
+from course_service.errors import (
+    CourseAlreadyExists,
+    CourseError,
+    CourseIdHeldByDeletedCourse,
+    CoursesConflict,
+    DatabaseUnavailable,
+    EtagMismatch,
+    ExternalIdInUse,
+)
+from course_service.filters import Condition
+from course_service.paging import Order, Place
+from course_service.store.conditions import Conditions
+from course_service.store.inserts import insert_unless_present
+from course_service.store.keyset import in_order
+from course_service.store.models import CourseRow, ExternalIdRow
+
+_Conflict: TypeAlias = Callable[[], CourseError]
+"""Makes the error of a course that cannot be stored. (An error that is kept and raised later would refer to itself.)"""
+
+# Statements are built once where they can be: building one costs more than running it.
+_FIELDS = [field.name for field in dataclasses.fields(Course)]
+_FULL = [getattr(CourseRow, field) for field in _FIELDS]
+_BASIC = [literal("").label(field) if field == "description" else getattr(CourseRow, field) for field in _FIELDS]
+_WITH_COURSE_ID = CourseRow.course_id == bindparam("course_id")
+_GET = select(*_FULL).where(_WITH_COURSE_ID)
+_GET_LOCKED = _GET.with_for_update()
+_GET_MANY = {
+    full: select(*(_FULL if full else _BASIC)).where(CourseRow.course_id.in_(bindparam("course_ids", expanding=True)))
+    for full in (True, False)
+}
+_REPLACE = (
+    update(CourseRow)
+    .where(CourseRow.uid == bindparam("old_uid"), CourseRow.revision == bindparam("old_revision"))
+    .values({field: bindparam(field) for field in [*_FIELDS, "search_text"] if field not in {"uid", "course_id"}})
+)
+_INSERT = {row: insert_unless_present(row) for row in (CourseRow, ExternalIdRow)}
+_HOLDERS = (
+    select(ExternalIdRow.key, ExternalIdRow.value, ExternalIdRow.course_uid)
+    .where(tuple_(ExternalIdRow.key, ExternalIdRow.value).in_(bindparam("pairs", expanding=True)))
+    .order_by(ExternalIdRow.key)
+)
+_MAX_TRIES = 3
+
+
+class CourseRepository:
+    """The courses of the database behind one connection."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._dialect = connection.dialect.name
+
+    def get(self, course_id: str, *, lock: bool = False) -> Course | None:
+        """Return the course of an id, deleted or not, or None; `lock` keeps other writers out until the end."""
+        statement = _GET_LOCKED if lock else _GET
+        row = self._connection.execute(statement, {"course_id": course_id}).one_or_none()
+        return None if row is None else Course(*row)
+
+    def get_many(self, course_ids: Iterable[str], *, full: bool) -> dict[str, Course]:
+        """Return the courses of those ids that exist, by id; without description unless `full`."""
+        rows = self._connection.execute(_GET_MANY[full], {"course_ids": list(course_ids)})
+        courses = (Course(*row) for row in rows)
+        return {course.course_id: course for course in courses}
+
+    def page(
+        self,
+        condition: Condition | None,
+        orders: Sequence[Order],
+        after: Place | None,
+        *,
+        limit: int,
+        show_deleted: bool,
+        full: bool,
+    ) -> list[Course]:
+        """Return the first `limit` courses in an order that come after a place in it."""
+        statement = select(*(_FULL if full else _BASIC)).limit(limit)
+        if condition is not None:
+            statement = statement.where(Conditions(self._dialect).sql(condition))
+        if not show_deleted:
+            statement = statement.where(CourseRow.state != State.DELETED)
+        rows = self._connection.execute(in_order(statement, orders, after, self._dialect))
+        return [Course(*row) for row in rows]
+
+    def add(self, course: Course) -> None:
+        """Store a new course; one that an earlier, cut-off try of the same call has stored is left as it is.
+
+        Raises `CourseAlreadyExists`, `CourseIdHeldByDeletedCourse`, `ExternalIdInUse`; the transaction must not be
+        committed then.
+        """
+        for conflict in self._add([course]).values():
+            raise conflict()
+
+    def add_all(self, courses: Sequence[Course]) -> None:
+        """Store new courses as `add` does; raises `CoursesConflict` with every course that cannot be stored."""
+        if conflicts := self._add(courses):
+            raise CoursesConflict({index: conflict() for index, conflict in conflicts.items()})
+
+    def _add(self, courses: Sequence[Course]) -> dict[int, _Conflict]:
+        # In one order everywhere, so that two transactions cannot wait for each other.
+        rows = [_row(course) for course in sorted(courses, key=lambda course: course.course_id)]
+        inserted = set(self._insert(CourseRow, rows, CourseRow.uid))
+        conflicts: dict[int, _Conflict] = {}
+        if len(inserted) < len(courses):
+            holders = self.get_many({course.course_id for course in courses}, full=False)
+            for index, course in enumerate(courses):
+                if course.uid not in inserted and (conflict := _conflict(course, holders.get(course.course_id))):
+                    conflicts[index] = conflict
+        for index, course in enumerate(courses):
+            # What an earlier try has stored, it has stored with its external ids; they may have been removed since.
+            if course.uid in inserted and (conflict := self._take_external_ids(course.uid, course.external_ids)):
+                conflicts[index] = conflict
+        return dict(sorted(conflicts.items()))
+
+    def replace(self, old: Course, new: Course) -> None:
+        """Store a new version of a course.
+
+        Raises `EtagMismatch` if the old version is no longer the newest, and `ExternalIdInUse`.
+        """
+        parameters = {"old_uid": old.uid, "old_revision": old.revision, **_row(new)}
+        del parameters["uid"], parameters["course_id"]
+        if self._connection.execute(_REPLACE, parameters).rowcount == 0:
+            raise EtagMismatch(old.name)
+        if old.external_ids != new.external_ids:
+            gone = old.external_ids.items() - new.external_ids.items()
+            if gone:
+                pair = tuple_(ExternalIdRow.key, ExternalIdRow.value)
+                self._connection.execute(
+                    delete(ExternalIdRow).where(ExternalIdRow.course_uid == old.uid, pair.in_(gone))
+                )
+            added = dict(new.external_ids.items() - old.external_ids.items())
+            if conflict := self._take_external_ids(new.uid, added):
+                raise conflict()
+
+    def purge(self, now: datetime, limit: int) -> int:
+        """Remove deleted courses whose purge_time has come, at most `limit`; returns how many."""
+        due = (
+            select(CourseRow.uid)
+            .where(CourseRow.purge_time <= now)
+            .order_by(CourseRow.purge_time)
+            .limit(limit)
+            .with_for_update(skip_locked=True)
+        )
+        return self._connection.execute(delete(CourseRow).where(CourseRow.uid.in_(due))).rowcount
+
+    def _take_external_ids(self, uid: str, external_ids: Mapping[str, str]) -> _Conflict | None:
+        # In one order everywhere, so that two transactions cannot wait for each other.
+        rows = [{"key": key, "value": value, "course_uid": uid} for key, value in sorted(external_ids.items())]
+        for _ in range(_MAX_TRIES):
+            if not rows or len(self._insert(ExternalIdRow, rows, ExternalIdRow.key)) == len(rows):
+                return None
+            held = self._connection.execute(_HOLDERS, {"pairs": list(external_ids.items())}).all()
+            for key, value, holder in held:
+                if holder != uid:
+                    return functools.partial(ExternalIdInUse, key, value)
+            taken = {key for key, _, _ in held}
+            # The course that held one has just let it go: what is not taken yet is tried again.
+            rows = [row for row in rows if row["key"] not in taken]
+        raise DatabaseUnavailable
+
+    def _insert(
+        self, row: type[Any], rows: Sequence[Mapping[str, object]], returning: InstrumentedAttribute[str]
+    ) -> list[str]:
+        """Insert the rows whose unique keys are free; returns a column of what was inserted."""
+        statement = _INSERT[row][self._dialect].returning(returning)
+        # A single row is spared what SQLAlchemy does to send many in few statements.
+        return list(self._connection.execute(statement, rows if len(rows) > 1 else rows[0]).scalars())
+
+
+def _conflict(course: Course, holder: Course | None) -> _Conflict | None:
+    if holder is None:  # there was one, which has just been purged
+        raise DatabaseUnavailable
+    if holder.uid == course.uid:
+        return None
+    error = CourseIdHeldByDeletedCourse if holder.state is State.DELETED else CourseAlreadyExists
+    return functools.partial(error, course.name)
+
+
+def _row(course: Course) -> dict[str, Any]:
+    return {**{field: getattr(course, field) for field in _FIELDS}, "search_text": course.search_text}

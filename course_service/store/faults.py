@@ -1,0 +1,122 @@
+"""What the databases' errors mean: whether to try again, what to report, and the cause in words.
+
+The driver's own text is never passed on: it may quote statements, values, the user or the address.
+"""
+
+import re
+import sqlite3
+
+import psycopg2
+from sqlalchemy.exc import DBAPIError
+
+# A demoted primary (25006), and a server that is shutting down or starting up: the connection is of no more use.
+DISCONNECT_STATES = {"25006", "57P01", "57P02", "57P03"}
+# Serialization failure and deadlock: the same transaction, tried again, has every chance.
+_RETRY_STATES = {"40001", "40P01"}
+# Connection, rollback, resources, operator and system errors.
+_UNAVAILABLE_CLASSES = {"08", "40", "53", "57", "58"}
+_LOCK_NOT_AVAILABLE = "55P03"
+_QUERY_CANCELED = "57014"
+_UNDEFINED = {"42P01", "42703"}
+_SQLITE_UNAVAILABLE = {
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_LOCKED,
+    sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_CANTOPEN,
+}
+
+_CAUSES = {
+    "25006": "it is read-only",
+    "40001": "serialization failure",
+    "40P01": "deadlock",
+    "42501": "permission denied",
+    "53100": "its disk is full",
+    "53300": "too many connections",
+    "55P03": "a lock was not released in time",
+    "57014": "the statement took too long",
+    "57P01": "it is shutting down",
+    "57P02": "it has crashed",
+    "57P03": "it is starting up",
+    "SQLITE_BUSY": "another process holds the file's lock",
+    "SQLITE_CANTOPEN": "the file cannot be opened",
+    "SQLITE_CORRUPT": "the file is damaged",
+    "SQLITE_FULL": "the disk is full",
+    "SQLITE_INTERRUPT": "the statement took too long",
+    "SQLITE_IOERR": "the file cannot be read or written",
+    "SQLITE_LOCKED": "another process holds the file's lock",
+    "SQLITE_NOTADB": "the file is not an SQLite database",
+    "SQLITE_READONLY": "the file is read-only",
+}
+# An attempt to connect fails without a code: only libpq's text says why.
+_CONNECT_CAUSES = {
+    "Connection refused|No such file or directory": "connection refused",
+    "could not translate host name": "unknown host",
+    "authentication failed|no password supplied|no pg_hba.conf entry|role .* does not exist": "authentication failed",
+    "database .* does not exist": "no such database",
+    "too many (clients|connections)|remaining connection slots": "too many connections",
+    "timeout expired|timed out": "no response in time",
+    "starting up": "it is starting up",
+    "shutting down|administrator command": "it is shutting down",
+    "unsupported startup parameter": "it refuses start-up options (PgBouncer does:"
+    " set COURSE_DATABASE_SESSION_SETTINGS=false)",
+    "invalid connection option|invalid .*dsn": "the URL has an option that the driver does not know",
+    "SSL|certificate": "no TLS connection as the URL asks for",
+    "unreachable|No route": "unreachable host",
+    "closed the connection|connection (already|was )?(closed|lost|reset)|could not receive": "connection lost",
+}
+
+
+def cause(error: DBAPIError) -> str:
+    """Say why the database failed, with the code that the database gave it."""
+    code = _code(error)
+    words = _CAUSES.get(code or "") or _CAUSES.get("_".join((code or "").split("_")[:2]))
+    if words is None and code is None:
+        text = str(error.orig)
+        words = next((words for pattern, words in _CONNECT_CAUSES.items() if re.search(pattern, text)), None)
+    if words is None and error.connection_invalidated:
+        words = "connection lost"
+    kind = code or type(error.orig).__name__
+    return f"{words} ({kind})" if words else kind
+
+
+def is_unavailable(error: DBAPIError) -> bool:
+    """Whether the fault is the database's condition now, and no fault of the statement."""
+    if error.connection_invalidated:
+        return True
+    match error.orig:
+        case psycopg2.OperationalError(pgcode=None):  # no connection was made
+            return True
+        case psycopg2.Error(pgcode=str(state)):
+            return state[:2] in _UNAVAILABLE_CLASSES or state in DISCONNECT_STATES | {_LOCK_NOT_AVAILABLE}
+        case sqlite3.Error() as fault:
+            return getattr(fault, "sqlite_errorcode", 0) & 0xFF in _SQLITE_UNAVAILABLE
+    return False
+
+
+def is_worth_retrying(error: DBAPIError) -> bool:
+    """Whether the same transaction can succeed if it is tried again at once."""
+    return error.connection_invalidated or _code(error) in _RETRY_STATES
+
+
+def is_timeout(error: DBAPIError) -> bool:
+    """Whether a time limit has ended the statement: PostgreSQL's statement_timeout, or the deadline on SQLite."""
+    return _code(error) in {_QUERY_CANCELED, "SQLITE_INTERRUPT"}
+
+
+def is_locked(error: DBAPIError) -> bool:
+    """Whether a wait for a lock has ended without it."""
+    return (_code(error) or "").startswith((_LOCK_NOT_AVAILABLE, "SQLITE_BUSY", "SQLITE_LOCKED"))
+
+
+def is_undefined(error: DBAPIError) -> bool:
+    """Whether a table or column is missing."""
+    if isinstance(error.orig, sqlite3.OperationalError):
+        return error.orig.sqlite_errorcode == sqlite3.SQLITE_ERROR
+    return _code(error) in _UNDEFINED
+
+
+def _code(error: DBAPIError) -> str | None:
+    """Return PostgreSQL's SQLSTATE or the name of SQLite's error."""
+    return getattr(error.orig, "pgcode", None) or getattr(error.orig, "sqlite_errorname", None)

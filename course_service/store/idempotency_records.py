@@ -1,0 +1,110 @@
+"""The queries on idempotency records: what is kept under a request_id."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from pydantic import TypeAdapter
+from pydantic_core import from_json
+from sqlalchemy import Connection, and_, bindparam, delete, select, tuple_, update
+
+from course_service.course import Course
+from course_service.store.inserts import insert_unless_present
+from course_service.store.models import IdempotencyRecordRow
+
+_INSERT = insert_unless_present(IdempotencyRecordRow)
+_KEY = (IdempotencyRecordRow.caller, IdempotencyRecordRow.method, IdempotencyRecordRow.request_id)
+_WITH_KEY = and_(*(column == bindparam(f"its_{column.key}") for column in _KEY))
+_FIND = select(IdempotencyRecordRow.fingerprint, IdempotencyRecordRow.courses).where(_WITH_KEY)
+_COMPLETE = update(IdempotencyRecordRow).where(_WITH_KEY).values(courses=bindparam("its_courses"))
+
+_COURSES = TypeAdapter(list[Course])
+
+ABSENT_FIELDS: Mapping[str, object] = {
+    "code": "",
+    "description": "",
+    "owner": "",
+    "language_code": "",
+    "subjects": [],
+    "labels": {},
+    "external_ids": {},
+    "delete_time": None,
+    "purge_time": None,
+    "state_before_delete": None,
+}
+"""What a field is if a record lacks it. Replicas of two releases share their records: one that an older release wrote
+lacks the fields that came later, and one that a newer release wrote has fields that are skipped."""
+
+
+@dataclass(frozen=True, slots=True)
+class RecordKey:
+    """What a record is kept under."""
+
+    caller: str
+    method: str
+    request_id: str
+
+    @property
+    def parameters(self) -> dict[str, str]:
+        """The parameters of the statements that find the record."""
+        return {"its_caller": self.caller, "its_method": self.method, "its_request_id": self.request_id}
+
+
+@dataclass(frozen=True, slots=True)
+class IdempotencyRecord:
+    """The fingerprint of the first request under a key, and the courses that it returned."""
+
+    fingerprint: str
+    courses: list[Course]
+
+
+class IdempotencyRecords:
+    """The idempotency records of the database behind one connection."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def claim(self, key: RecordKey, fingerprint: str, now: datetime, courses: Sequence[Course] | None) -> bool:
+        """Insert a record, with its courses if they are known; False if the key has a record.
+
+        While another transaction has inserted one and not ended, waits for its end.
+        """
+        row = {
+            "caller": key.caller,
+            "method": key.method,
+            "request_id": key.request_id,
+            "fingerprint": fingerprint,
+            "courses": None if courses is None else _to_json(courses),
+            "create_time": now,
+        }
+        return bool(self._connection.execute(_INSERT[self._connection.dialect.name], row).rowcount)
+
+    def complete(self, key: RecordKey, courses: Sequence[Course]) -> None:
+        """Add the courses to a record that this transaction has claimed without them."""
+        self._connection.execute(_COMPLETE, {**key.parameters, "its_courses": _to_json(courses)})
+
+    def find(self, key: RecordKey) -> IdempotencyRecord | None:
+        """Return the record of a key, or None."""
+        row = self._connection.execute(_FIND, key.parameters).one_or_none()
+        return row and IdempotencyRecord(row.fingerprint, _from_json(row.courses))
+
+    def purge(self, before: datetime, limit: int) -> int:
+        """Remove records made before a time, at most `limit`; returns how many."""
+        due = (
+            select(*_KEY)
+            .where(IdempotencyRecordRow.create_time < before)
+            .order_by(IdempotencyRecordRow.create_time)
+            .limit(limit)
+            .with_for_update(skip_locked=True)
+        )
+        return self._connection.execute(delete(IdempotencyRecordRow).where(tuple_(*_KEY).in_(due))).rowcount
+
+
+def _to_json(courses: Sequence[Course]) -> str:
+    return _COURSES.dump_json(list(courses)).decode()
+
+
+def _from_json(text: str) -> list[Course]:
+    return _COURSES.validate_python([{**ABSENT_FIELDS, **fields} for fields in from_json(text)])
