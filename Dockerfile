@@ -1,4 +1,4 @@
-# The service on python:3.13-slim; also runs the migrations (`python -m alembic upgrade head`).
+# The service on python:3.13-slim; also runs the migrations (`python -m course_service migrate`).
 
 FROM python:3.13-slim AS builder
 RUN python3 -m venv /opt/venv
@@ -12,7 +12,6 @@ ENV PATH=/opt/venv/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
 ENV COURSE_GRPC_ADDRESS=0.0.0.0:50051 COURSE_HTTP_ADDRESS=0.0.0.0:8080
 WORKDIR /app
 COPY --from=builder /opt/venv /opt/venv
-COPY pyproject.toml ./
 COPY migrations ./migrations
 COPY generated/course ./course
 COPY course_service ./course_service

@@ -14,7 +14,7 @@ GRPC_ADDRESS = $(or $(COURSE_GRPC_ADDRESS),127.0.0.1:50051)
 PROTO := course/v1/course.proto
 PROTOC := $(BIN)/python -m grpc_tools.protoc -I$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
 
-.PHONY: help setup run test lint format typecheck proto proto-check proto-lint proto-breaking migrate purge lock
+.PHONY: help setup run test lint format typecheck proto proto-check proto-lint proto-breaking protos wheel migrate purge lock
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-15s %s\n", $$1, $$2}' Makefile
@@ -36,9 +36,9 @@ run: migrate  ## migrate, then serve gRPC and HTTP (on SQLite unless COURSE_DATA
 	@exec $(BIN)/python -m course_service
 
 migrate: $(READY)  ## bring the database of COURSE_DATABASE_URL to the newest schema
-	@$(BIN)/alembic upgrade head
+	@$(BIN)/python -m course_service migrate
 
-purge: $(READY)  ## remove deleted courses and kept answers that are past their time
+purge: $(READY)  ## remove deleted courses and idempotency records that are past their time
 	@$(BIN)/python -m course_service purge
 
 test: $(READY)  ## run the tests, on SQLite and on a PostgreSQL from a wheel
@@ -57,7 +57,7 @@ typecheck: $(READY)  ## mypy --strict
 	@$(BIN)/mypy
 
 proto: $(READY)  ## regenerate the stubs in generated/
-	@rm -rf generated && mkdir generated
+	@rm -rf generated && mkdir -p generated/course && touch generated/course/py.typed
 	@$(PROTOC) -Iprotos --plugin=$(BIN)/protoc-gen-mypy --plugin=$(BIN)/protoc-gen-mypy_grpc \
 		--python_out=generated --mypy_out=quiet:generated --grpc_python_out=generated --mypy_grpc_out=quiet:generated $(PROTO)
 
@@ -73,11 +73,20 @@ proto-breaking: $(READY) var/contract.binpb  ## buf: fail if the contract breaks
 	@$(PROTOC) -Ivar/against/protos --include_imports --descriptor_set_out=var/against.binpb $(PROTO)
 	@$(BIN)/buf breaking var/contract.binpb --against var/against.binpb --path $(PROTO)
 
+protos: $(READY)  ## pack the contract for callers in any language: dist/course-protos.tar.gz, dist/course.binpb
+	@mkdir -p dist
+	@$(PROTOC) -Iprotos --include_imports --include_source_info --descriptor_set_out=dist/course.binpb $(PROTO) google/rpc/status.proto google/rpc/error_details.proto
+	@$(BIN)/python protos/pack.py dist/course.binpb dist/course-protos.tar.gz
+
+wheel: $(READY)  ## build the wheel: stubs for Python callers, and the service: dist/course_service-*.whl
+	@$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation -w dist .
+	@ls dist/*.whl
+
 # buf reads an image made by protoc, because it finds google/api/*.proto in the installed package and buf cannot.
 var/contract.binpb: protos/$(PROTO) | $(READY)
 	@mkdir -p var
 	@$(PROTOC) -Iprotos --include_imports --include_source_info --descriptor_set_out=$@ $(PROTO)
 
 lock: $(READY)  ## renew the lock files after a change of pyproject.toml
-	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-emit-find-links --no-header pyproject.toml -o requirements.lock
-	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-emit-find-links --no-header -c requirements.lock --group dev pyproject.toml -o requirements-dev.lock
+	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --extra server pyproject.toml -o requirements.lock
+	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-emit-find-links --no-header -c requirements.lock --extra server --group dev pyproject.toml -o requirements-dev.lock

@@ -1,5 +1,6 @@
 """The contract, the code and both faces say the same."""
 
+import json
 import re
 from collections.abc import Iterator
 
@@ -142,3 +143,28 @@ def test_the_course_has_no_field_that_no_caller_sees() -> None:
     hidden = {"course_id", "revision", "state_before_delete"}
     fields = set(Course.__dataclass_fields__) - hidden | {"name", "etag"}
     assert fields == {field.name for field in course_pb2.Course.DESCRIPTOR.fields}
+
+
+def test_the_service_config_has_every_method_and_retries_reads_only() -> None:
+    config = json.loads((ROOT / "protos/course/v1/course_grpc_service_config.json").read_text())
+    retried: dict[str, bool] = {}
+    for entry in config["methodConfig"]:
+        assert entry["timeout"].endswith("s")
+        for name in entry["name"]:
+            assert name["service"] == SERVICE.full_name
+            assert name["method"] not in retried
+            retried[name["method"]] = entry.get("retryPolicy", {}).get("retryableStatusCodes") == ["UNAVAILABLE"]
+    assert set(retried) == {method.name for method in SERVICE.methods}
+    is_read = {
+        method.name: bool(method.GetOptions().Extensions[annotations_pb2.http].get) for method in SERVICE.methods
+    }
+    assert retried == is_read
+
+
+def test_the_contract_names_a_package_for_every_language() -> None:
+    options = course_pb2.DESCRIPTOR.GetOptions()
+    assert options.go_package == "course.example.com/course/v1;coursev1"  # as the resource's type: course.example.com
+    assert options.java_package == "com.example.course.v1"
+    assert options.csharp_namespace == "Example.Course.V1"
+    assert options.php_namespace == "Example\\Course\\V1"
+    assert options.ruby_package == "Example::Course::V1"
