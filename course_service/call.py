@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
 from dataclasses import dataclass, field
 
 ANONYMOUS = "anonymous"
@@ -49,14 +49,24 @@ class Call:
 _current: ContextVar[Call | None] = ContextVar("call", default=None)
 
 
+def begin(call: Call) -> Token[Call | None]:
+    """Make `call` the current one, until `end` gets what this returns."""
+    return _current.set(call)
+
+
+def end(token: Token[Call | None]) -> None:
+    """Make the call that was current before the current one again."""
+    _current.reset(token)
+
+
 @contextmanager
 def working_on(call: Call) -> Iterator[None]:
     """Make `call` the current one."""
-    token = _current.set(call)
+    token = begin(call)
     try:
         yield
     finally:
-        _current.reset(token)
+        end(token)
 
 
 def current() -> Call:

@@ -24,6 +24,7 @@ from course_service.rest.app import make_app
 from course_service.rest.server import HttpServer
 from course_service.rpc.health import Health
 from course_service.rpc.server import make_server
+from course_service.rpc.threads import CallThreads
 from course_service.store.database import Database
 from course_service.tokens import PageTokens
 
@@ -139,7 +140,7 @@ class Service:
 @pytest.fixture(scope="session")
 def _service(_database: Database) -> Iterator[Service]:
     health = Health(_database)
-    server, port = make_server("127.0.0.1:0", _database, TOKENS, health, GUARD, threads=8)
+    server, port = make_server("127.0.0.1:0", _database, TOKENS, health, GUARD, CallThreads(8))
     server.start()
     health.start()
     http_server = HttpServer("127.0.0.1:0", make_app(_database, TOKENS, GUARD, threads=8))

@@ -165,6 +165,31 @@ def test_many_violations_are_bounded_and_counted(service: Service, *, with_subje
     assert int(failure.metadata["violationCount"]) > 100
     assert 5 <= len(failure.violations) <= 25
     assert failure.details_bytes <= 4096
+    assert failure.wire_bytes < 8000
+
+
+def test_one_mistake_is_the_message_and_of_several_the_first_with_their_count(service: Service) -> None:
+    assert grpc_failure(create, service, title="").message == "course.title: must be given"
+    assert http_failure(service.http.post("/courses", json={}), 422).message == "title: must be given"
+    message = "course.title: must be given; and 2 more"
+    assert grpc_failure(create, service, title="", code="x" * 256, owner="x").message == message
+
+
+@pytest.mark.parametrize("text", ["𝕏" * 250, "\u202e" * 250, '"' * 250, "é" * 250, "x" * 250])
+def test_no_failure_is_too_large_to_arrive_with_its_status(service: Service, text: str) -> None:
+    list_courses = service.courses.ListCourses
+    failures = [
+        grpc_failure(list_courses, course_pb2.ListCoursesRequest(filter=f"{text} = {text}")),
+        grpc_failure(list_courses, course_pb2.ListCoursesRequest(order_by=text)),
+        grpc_failure(create, service, text[:90], title="", labels={text: text}, external_ids={text: text}),
+        grpc_failure(get, service, f"courses/{text}"),
+    ]
+    create(service, "holder", external_ids={"sis": text})
+    failures.append(grpc_failure(create, service, external_ids={"sis": text}))
+    for failure in failures:
+        assert failure.status in {"INVALID_ARGUMENT", "ALREADY_EXISTS"}
+        assert failure.details_bytes <= 4096
+        assert failure.wire_bytes < 8000
 
 
 def test_a_message_over_the_limit_is_refused(service: Service) -> None:

@@ -50,14 +50,20 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
         {*STORAGE, "itsdangerous", "uuid_utils"},
     ),
     "guard": (GUARD, {"google"}),
+    "telemetry/__init__": (set(), set()),
+    "telemetry/logs": (set(), set()),
+    "telemetry/calls": ({"call", "errors", "guard", "telemetry/logs"}, set()),
     "rpc": ({*FACES, "rpc"}, {"course", "google", "grpc", "grpc_health", "grpc_reflection", "grpc_status"}),
     "rest": ({*FACES, "rest"}, {"anyio", "fastapi", "fastapi_offline", "google", "pydantic", "starlette", "uvicorn"}),
     "commands/__init__": (set(), set()),
     "commands/common": ({*STORE, "settings"}, set()),
     "commands/health": ({"environment"}, {"grpc"}),
     "commands/migrate": ({"errors"}, {"alembic"}),
-    "commands/purge": ({*USE_CASES, "settings", "commands/common"}, set()),
-    "commands/serve": ({*FACES, "rpc", "rest", "settings", "commands/common"}, set()),
+    "commands/purge": ({*USE_CASES, "settings", "telemetry/logs", "commands/common"}, set()),
+    "commands/serve": (
+        {*FACES, "rpc", "rest", "settings", "telemetry/calls", "telemetry/logs", "commands/common"},
+        set(),
+    ),
 }
 # Faces and commands reach storage's libraries through the use cases; their rows say what they may name themselves.
 THROUGH_OTHERS = {"rpc", "rest", "commands"}

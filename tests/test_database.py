@@ -1,22 +1,27 @@
 """What happens when the database goes away, is not what it should be, or waits."""
 
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+from alembic.util import CommandError
 from sqlalchemy import create_engine, event, text
 from sqlalchemy.engine import URL
 from sqlalchemy.pool import NullPool
 
 from course_service.call import Call, deadline_after, working_on
 from course_service.course import State
-from course_service.errors import DatabaseUnavailable
+from course_service.errors import DatabaseUnavailable, DeadlineExceeded
 from course_service.rpc.health import Health
-from course_service.schemas import ChangeCourseRequest, CreateCourseRequest
-from course_service.services import archive_course, create_course, get_course_by_id, publish_course
+from course_service.schemas import ChangeCourseRequest, CreateCourseRequest, UpdateCourseRequest
+from course_service.services import archive_course, create_course, get_course_by_id, publish_course, update_course
+from course_service.store.courses import CourseRepository
 from course_service.store.database import Database, DatabaseUnusable, Repositories
+from course_service.store.models import SCHEMA_REVISION
 from course_service.validation import validated
 from tests.conftest import PostgresServer, migrate
 
@@ -35,8 +40,8 @@ def postgresql(postgresql_url: URL) -> Iterator[Database]:
     database.close()
 
 
-def request(course_id: str = "", request_id: str = "") -> CreateCourseRequest:
-    fields = {"course": {"title": "Biology"}, "course_id": course_id, "request_id": request_id}
+def request(course_id: str = "", request_id: str = "", **fields: object) -> CreateCourseRequest:
+    fields = {"course": {"title": "Biology", **fields}, "course_id": course_id, "request_id": request_id}
     return validated(CreateCourseRequest, fields)
 
 
@@ -66,15 +71,16 @@ def test_sessions_that_were_ended_are_replaced_without_anybody_noticing(
 
 
 @pytest.fixture
-def lost_commit(postgresql: Database, postgresql_url: URL, postgres_server: PostgresServer) -> Callable[[], None]:
-    """Have the next COMMIT carried out, but its answer lost."""
+def lost_commit(postgresql: Database, postgresql_url: URL, postgres_server: PostgresServer) -> Callable[..., None]:
+    """Have the next COMMIT carried out, but its answer lost; something may happen before the next try."""
 
-    def lose() -> None:
+    def lose(meanwhile: Callable[[], None] = lambda: None) -> None:
         def commit_and_cut(cursor: Any, statement: str, parameters: object, context: object) -> bool:
             if statement != "COMMIT":
                 return False
             event.remove(postgresql._writer, "do_execute", commit_and_cut)
             cursor.execute(statement)
+            meanwhile()
             end_sessions(postgres_server, postgresql_url)
             cursor.execute("SELECT 1")  # fails as a COMMIT would that is not answered
             return True
@@ -85,8 +91,27 @@ def lost_commit(postgresql: Database, postgresql_url: URL, postgres_server: Post
 
 
 @pytest.mark.parametrize("request_id", ["", str(uuid.uuid4())])
+def test_the_second_try_of_a_create_takes_no_external_id_that_was_given_away_meanwhile(
+    postgresql: Database,
+    postgresql_url: URL,
+    lost_commit: Callable[..., None],
+    request_id: str,
+) -> None:
+    def give_away() -> None:
+        other = Database(postgresql_url, connections=1)
+        course = {"name": "courses/bio", "external_ids": {}}
+        update_course(other, validated(UpdateCourseRequest, {"course": course, "update_mask": ["external_ids"]}))
+        other.close()
+
+    lost_commit(give_away)
+    create_course(postgresql, request("bio", request_id, external_ids={"sis": "A1"}))
+    assert get_course_by_id(postgresql, "bio").external_ids == {}
+    assert create_course(postgresql, request("heir", external_ids={"sis": "A1"})).external_ids == {"sis": "A1"}
+
+
+@pytest.mark.parametrize("request_id", ["", str(uuid.uuid4())])
 def test_a_create_whose_commit_was_not_answered_is_made_once(
-    postgresql: Database, postgresql_url: URL, lost_commit: Callable[[], None], request_id: str
+    postgresql: Database, postgresql_url: URL, lost_commit: Callable[..., None], request_id: str
 ) -> None:
     lost_commit()
     course = create_course(postgresql, request("bio", request_id))
@@ -95,7 +120,7 @@ def test_a_create_whose_commit_was_not_answered_is_made_once(
 
 
 def test_a_step_whose_commit_was_not_answered_is_repeated_only_under_a_request_id(
-    postgresql: Database, lost_commit: Callable[[], None]
+    postgresql: Database, lost_commit: Callable[..., None]
 ) -> None:
     create_course(postgresql, request("bio"))
     lost_commit()
@@ -139,7 +164,10 @@ def test_nothing_is_tried_again_after_the_deadline(
     assert len(tries) == 1
 
 
-def test_two_transactions_that_wait_for_each_other_both_succeed(postgresql: Database) -> None:
+def test_two_transactions_that_wait_for_each_other_both_succeed(
+    postgresql: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
     for course_id in ("a", "b"):
         create_course(postgresql, request(course_id))
     both_hold_one = threading.Barrier(2)
@@ -161,6 +189,7 @@ def test_two_transactions_that_wait_for_each_other_both_succeed(postgresql: Data
     for thread in threads:
         thread.join()
     assert sorted(tries.values()) == [1, 2]
+    assert [record.getMessage() for record in caplog.records] == ["a transaction is tried again: deadlock (40P01)"]
 
 
 def test_a_pool_that_is_used_up_is_unavailability(postgresql: Database) -> None:
@@ -200,6 +229,78 @@ def test_health_follows_the_database_and_outlives_any_error(
     assert health._serving
 
 
+@pytest.mark.parametrize("change", ["TABLE courses RENAME TO lessons", "TABLE courses RENAME COLUMN code TO kode"])
+def test_health_notices_a_table_or_column_that_is_gone(
+    empty_database_url: URL, caplog: pytest.LogCaptureFixture, change: str
+) -> None:
+    migrate(empty_database_url)
+    database = Database(empty_database_url, connections=1)
+    health = Health(database)
+    health._look()
+    assert health._serving
+    with create_engine(empty_database_url, poolclass=NullPool).begin() as connection:
+        connection.execute(text(f"ALTER {change}"))
+    health._look()
+    health._look()
+    assert not health._serving
+    database.close()
+    warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert warnings == [f"not serving: {DatabaseUnusable(f'a table or column of schema {SCHEMA_REVISION} is missing')}"]
+
+
+def test_a_query_that_takes_too_long_is_told_from_a_database_that_is_not_there(postgresql: Database) -> None:
+    def sleep(courses: CourseRepository) -> None:
+        courses._connection.exec_driver_sql("SET statement_timeout = '50ms'")
+        courses._connection.exec_driver_sql("SELECT pg_sleep(5)")
+
+    with pytest.raises(DeadlineExceeded):
+        postgresql.read(sleep)
+
+
+@pytest.fixture
+def sqlite(tmp_path: Path) -> Iterator[Database]:
+    url = URL.create("sqlite", database=str(tmp_path / "course.db"))
+    migrate(url)
+    database = Database(url, connections=2)
+    yield database
+    database.close()
+
+
+def test_a_query_on_sqlite_ends_at_its_deadline(sqlite: Database) -> None:
+    endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
+
+    def count(courses: CourseRepository) -> object:
+        return courses._connection.exec_driver_sql(endless).scalar()
+
+    start = time.monotonic()
+    with working_on(Call(deadline=deadline_after(0.2))), pytest.raises(DeadlineExceeded):
+        sqlite.read(count)
+    assert 0.2 <= time.monotonic() - start < 1
+    assert sqlite.read(lambda courses: courses.get("x")) is None
+
+
+def test_a_write_on_sqlite_waits_for_a_lock_until_its_deadline_and_no_longer(sqlite: Database) -> None:
+    create_course(sqlite, request("before"))
+    engine = create_engine(sqlite._url, poolclass=NullPool)
+    with engine.connect() as holder:
+        holder.connection.dbapi_connection.isolation_level = None  # type: ignore[union-attr]  # it is connected
+        holder.exec_driver_sql("BEGIN IMMEDIATE")
+        start = time.monotonic()
+        threads = [threading.Thread(target=expect_deadline, args=[sqlite]) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert time.monotonic() - start < 1  # though three waited in turn for one connection
+        holder.exec_driver_sql("ROLLBACK")
+    assert create_course(sqlite, request("after")).course_id == "after"
+
+
+def expect_deadline(database: Database) -> None:
+    with working_on(Call(deadline=deadline_after(0.2))), pytest.raises(DeadlineExceeded):
+        create_course(database, request())
+
+
 def test_a_database_of_another_encoding_is_refused(postgres_server: PostgresServer) -> None:
     postgres_server.execute("CREATE DATABASE latin ENCODING LATIN1 LOCALE 'C' TEMPLATE template0")
     try:
@@ -207,6 +308,8 @@ def test_a_database_of_another_encoding_is_refused(postgres_server: PostgresServ
         with pytest.raises(DatabaseUnusable, match="UTF8 and is LATIN1"):
             database.check()
         database.close()
+        with pytest.raises(CommandError, match="UTF8 and is LATIN1"):
+            migrate(postgres_server.url.set(database="latin"))
     finally:
         postgres_server.execute("DROP DATABASE latin")
 

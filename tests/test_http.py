@@ -6,9 +6,14 @@ from typing import Any
 
 import httpx2
 import pytest
+from starlette.exceptions import HTTPException
 
-from tests.conftest import Service
-from tests.support.calls import create, get
+from course_service.errors import DatabaseUnavailable, DeadlineExceeded
+from course_service.rest.app import make_api
+from course_service.rest.server import HttpServer
+from course_service.store.database import Database
+from tests.conftest import GUARD, TOKENS, Service
+from tests.support.calls import create, failed, get
 from tests.support.failures import http_failure
 
 
@@ -159,3 +164,124 @@ def test_trying_out_stores_nothing(http: httpx2.Client, service: Service) -> Non
     assert ok(http.post("/courses/bio:publish", json={"validate_only": True}))["state"] == "PUBLISHED"
     assert len(ok(http.get("/courses"))["courses"]) == 1
     assert get(service, "courses/bio") == before
+
+
+def test_head_answers_as_get_does_without_a_body(http: httpx2.Client) -> None:
+    for path in ("/courses/bio", "/courses", "/courses:batchGet?names=courses/bio", "/courses/nope"):
+        head, got = http.head(path), http.get(path)
+        assert head.status_code == got.status_code
+        assert head.content == b""
+        assert head.headers["content-length"] == got.headers["content-length"]
+        assert head.headers.get("ETag") == got.headers.get("ETag")
+
+
+@pytest.mark.parametrize("path", ["/courses/bio:nope", "/courses:nope", "/courses/bio:publish:archive", "/courses/a/b"])
+@pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
+def test_an_unknown_verb_is_not_found(http: httpx2.Client, method: str, path: str) -> None:
+    assert http_failure(http.request(method, path), 404).reason == "ROUTE_NOT_FOUND"
+
+
+def test_the_root_leads_to_the_documentation(http: httpx2.Client) -> None:
+    response = http.get("/", follow_redirects=False)
+    assert (response.status_code, response.headers["Location"]) == (307, "/docs")
+
+
+def test_any_etag_of_if_match_will_do(http: httpx2.Client) -> None:
+    etag = http.get("/courses/bio").headers["ETag"]
+    ok(http.patch("/courses/bio", json={"title": "A"}, headers={"If-Match": f'"other", {etag}'}))
+    etag = http.get("/courses/bio").headers["ETag"]
+    ok(http.patch("/courses/bio", json={"title": "B"}, headers=[("If-Match", '"other"'), ("If-Match", etag)]))
+    etag = http.get("/courses/bio").headers["ETag"]
+    for stale in ('"other", "another"', f"W/{etag}", etag.strip('"')):
+        failure = http_failure(http.patch("/courses/bio", json={"title": "C"}, headers={"If-Match": stale}), 412)
+        assert failure.reason == "ETAG_MISMATCH"
+    failure = http_failure(http.patch("/courses/bio", json={"title": "C"}, headers={"If-Match": ""}), 422)
+    assert failure.violations == {"If-Match": "FIELD_BAD_FORMAT"}
+
+
+def test_header_and_body_must_not_disagree(http: httpx2.Client) -> None:
+    etag = http.get("/courses/bio").headers["ETag"]
+    one, other = str(uuid.uuid4()), str(uuid.uuid4())
+    disagreeing: list[tuple[str, httpx2.Response]] = [
+        ("If-Match", http.patch("/courses/bio", json={"etag": etag}, headers={"If-Match": '"other"'})),
+        ("If-Match", http.post("/courses/bio:publish", json={"etag": etag}, headers={"If-Match": '"other"'})),
+        (
+            "Idempotency-Key",
+            http.post("/courses/bio:publish", json={"request_id": one}, headers={"Idempotency-Key": other}),
+        ),
+        (
+            "Idempotency-Key",
+            http.post("/courses:batchCreate", json={**BATCH, "request_id": one}, headers={"Idempotency-Key": other}),
+        ),
+    ]
+    for header, response in disagreeing:
+        failure = http_failure(response, 422)
+        assert failure.violations == {header: "FIELD_CONFLICT"}
+        assert failure.message.startswith(f"{header}: ")
+    twice = http.post("/courses", json={"title": "x"}, headers=[("Idempotency-Key", one), ("Idempotency-Key", one)])
+    assert http_failure(twice, 422).violations == {"Idempotency-Key": "FIELD_DUPLICATE"}
+    agreeing = {"Idempotency-Key": one.upper(), "If-Match": f'"other", {etag}'}
+    assert ok(http.post("/courses/bio:publish", json={"request_id": one, "etag": etag}, headers=agreeing))
+
+
+def test_errors_use_the_names_that_http_has(http: httpx2.Client) -> None:
+    key = {"Idempotency-Key": str(uuid.uuid4())}
+    http.post("/courses", json={"title": "x"}, headers=key)
+    reused = http_failure(http.post("/courses", json={"title": "y"}, headers=key), 422)
+    assert reused.violations == {"Idempotency-Key": "REQUEST_ID_REUSED"}
+    assert reused.message == "Idempotency-Key: was used for another request; make a new one"
+    in_use = http_failure(http.post("/courses", json={"title": "x", "external_ids": {"sis": "A1"}}), 409)
+    assert in_use.message == 'external_ids["sis"]: another course has the external id sis = A1'
+    uid = str(uuid.uuid4())
+    unusable = http_failure(http.patch(f"/courses/{uid}?allow_missing=true", json={"title": "x"}), 422)
+    assert unusable.violations == {"course_id": "FIELD_BAD_FORMAT"}
+
+
+def test_an_unforeseen_http_error_keeps_its_own_status(database: Database) -> None:
+    api = make_api(database, TOKENS, GUARD, threads=1)
+
+    @api.get("/teapot/{code}")
+    def teapot(code: int) -> None:
+        raise HTTPException(code, headers={"WWW-Authenticate": "Bearer"})
+
+    server = HttpServer("127.0.0.1:0", api)
+    server.start()
+    with httpx2.Client(base_url=f"http://127.0.0.1:{server.port}") as client:
+        for code, status in {401: "UNAUTHENTICATED", 418: "UNKNOWN", 503: "UNAVAILABLE"}.items():
+            response = client.get(f"/teapot/{code}")
+            assert http_failure(response, code).status == status
+            assert response.headers["WWW-Authenticate"] == "Bearer"
+    server.stop()
+
+
+def test_a_database_that_is_away_is_503_with_the_time_to_try_again(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: object, **__: object) -> None:
+        raise DatabaseUnavailable("connection refused")
+
+    monkeypatch.setattr("course_service.services.get_course_by_id", away)
+    response = service.http.get("/courses/bio")
+    by_http = http_failure(response, 503)
+    by_grpc = failed(service, "GetCourse", name="courses/bio")
+    assert response.headers["Retry-After"] == "1"
+    for failure in (by_http, by_grpc):
+        assert (failure.status, failure.reason) == ("UNAVAILABLE", "DATABASE_UNAVAILABLE")
+        assert failure.details == {"ErrorInfo", "RetryInfo"}
+        assert "refused" not in failure.message
+
+
+def test_a_forbidden_step_says_which_precondition_failed_by_both_faces(http: httpx2.Client, service: Service) -> None:
+    by_http = http_failure(http.post("/courses/bio:archive"), 400)
+    by_grpc = failed(service, "ArchiveCourse", name="courses/bio")
+    for failure in (by_http, by_grpc):
+        assert failure.details == {"ErrorInfo", "PreconditionFailure"}
+
+
+def test_a_call_that_takes_too_long_is_504(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    def slow(*_: object, **__: object) -> None:
+        raise DeadlineExceeded
+
+    monkeypatch.setattr("course_service.services.get_course_by_id", slow)
+    assert http_failure(service.http.get("/courses/bio"), 504).reason == "DEADLINE_EXCEEDED"
+    assert failed(service, "GetCourse", name="courses/bio").status == "DEADLINE_EXCEEDED"

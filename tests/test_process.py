@@ -1,19 +1,34 @@
 """The service as a process: it starts, answers, stops, and says in one line why it cannot."""
 
+import asyncio
+import contextlib
+import fcntl
+import itertools
+import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import grpc
 import httpx2
 import pytest
+import uvicorn
+from alembic.util import CommandError
 from course.v1 import course_pb2, course_pb2_grpc
 from grpc_health.v1 import health_pb2
 from sqlalchemy.engine import URL, make_url
+from starlette.types import Receive, Scope, Send
 
 from course_service.commands.health import is_serving
+from course_service.errors import StartupError
+from course_service.ports import open_port
+from course_service.rest.server import HttpServer
+from course_service.store.database import Database, DatabaseUnusable
 from tests.conftest import ROOT, PostgresServer, migrate
 from tests.support.processes import environment_of, running
 
@@ -131,13 +146,6 @@ def test_a_missing_schema_on_postgresql_says_what_to_run(postgres_server: Postgr
         assert "make migrate" in failed_start(COURSE_DATABASE_URL=url.render_as_string(hide_password=False))
 
 
-def test_an_unreachable_database_is_named_by_its_setting() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    line = failed_start(COURSE_DATABASE_URL=f"postgresql://canary:canary@127.0.0.1:{port}/canary")
-    assert "COURSE_DATABASE_URL cannot be used: connection refused" in line
-
-
 def failed_migration(url: str) -> str:
     """Migrate what cannot be migrated; returns the one line that is said."""
     result = subprocess.run(
@@ -153,6 +161,125 @@ def failed_migration(url: str) -> str:
     (line,) = (result.stdout + result.stderr).splitlines()
     assert "canary" not in line
     return line
+
+
+@contextlib.contextmanager
+def refusing_server(state: str, message: str) -> Iterator[str]:
+    """A PostgreSQL that refuses every connection with an error; gives its URL."""
+    fields = f"SFATAL\0VFATAL\0C{state}\0M{message}\0\0".encode()
+    refusal = b"E" + struct.pack("!i", len(fields) + 4) + fields
+
+    def refuse() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = listener.accept()
+                with connection:
+                    while len(asked := connection.recv(1000)) == 8:  # for encryption
+                        connection.sendall(b"N")
+                    if asked:
+                        connection.sendall(refusal)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=refuse, daemon=True).start()
+        yield f"postgresql://canary:canary@127.0.0.1:{listener.getsockname()[1]}/canary"
+        listener.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.mark.parametrize(
+    ("state", "message", "cause"),
+    [
+        ("28P01", 'password authentication failed for user "canary"', "authentication failed"),
+        ("28000", 'no pg_hba.conf entry for host "canary"', "authentication failed"),
+        ("3D000", 'database "canary" does not exist', "no such database"),
+        ("53300", "sorry, too many clients already", "too many connections"),
+        ("57P03", "the database system is starting up", "it is starting up"),
+        ("08P01", "unsupported startup parameter: options", "set COURSE_DATABASE_SESSION_SETTINGS=false"),
+    ],
+)
+def test_start_and_migration_say_why_the_database_refuses(state: str, message: str, cause: str) -> None:
+    with refusing_server(state, message) as url:
+        for line in (failed_start(COURSE_DATABASE_URL=url), failed_migration(url)):
+            assert "COURSE_DATABASE_URL cannot be" in line
+            assert cause in line
+
+
+def test_start_and_migration_say_that_the_database_is_not_there() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    for host, cause in {f"127.0.0.1:{port}": "connection refused", "canary.invalid": "unknown host"}.items():
+        url = f"postgresql://canary:canary@{host}/canary"
+        for line in (failed_start(COURSE_DATABASE_URL=url), failed_migration(url)):
+            assert cause in line
+
+
+def test_a_file_that_cannot_be_written_is_said_to_be_read_only(
+    migrated_url: URL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = Database(migrated_url, connections=1)
+    database.check()
+    monkeypatch.setattr("os.access", lambda path, mode: mode != os.W_OK)  # root may write what nobody may
+    with pytest.raises(DatabaseUnusable, match="the file is read-only"):
+        database.check()
+    database.close()
+
+
+def test_a_migration_waits_for_another_one_and_gives_up_in_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = make_url(f"sqlite:///{tmp_path / 'course.db'}")
+    folder = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(folder, fcntl.LOCK_EX)
+    monkeypatch.setattr("time.monotonic", itertools.count(step=30).__next__)  # half a minute a look
+    with pytest.raises(CommandError, match="another migration has run for 60 s"):
+        migrate(url)
+    monkeypatch.undo()
+    os.close(folder)
+    migrate(url)
+
+
+def test_two_colons_listen_on_ipv4_too() -> None:
+    with open_port("[::]:0", "COURSE_HTTP_ADDRESS") as listener:
+        socket.create_connection(("127.0.0.1", listener.getsockname()[1])).close()
+
+
+def test_an_http_server_that_cannot_start_says_so_and_leaves_nobody_waiting() -> None:
+    async def app(scope: Scope, receive: Receive, _: Send) -> None:
+        assert scope["type"] == "lifespan"
+        await receive()
+        raise RuntimeError("canary")
+
+    ended = threading.Event()
+    server = HttpServer("127.0.0.1:0", app, on_end=ended.set)
+    port = server.port
+    with pytest.raises(StartupError, match="HTTP server cannot start"):
+        server.start()
+    assert ended.wait(5)
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port))
+
+
+def test_an_http_server_that_ends_by_itself_is_noticed(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def app(_: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await send({"type": "lifespan.shutdown.complete"})
+
+    async def fail(self: uvicorn.Server) -> None:
+        await asyncio.to_thread(serving.wait)
+        raise RuntimeError("canary")
+
+    serving, ended = threading.Event(), threading.Event()
+    monkeypatch.setattr(uvicorn.Server, "main_loop", fail)
+    server = HttpServer("127.0.0.1:0", app, on_end=ended.set)
+    server.start()
+    assert not ended.is_set()
+    serving.set()
+    assert ended.wait(5)
+    assert server.has_ended
+    assert "canary" not in caplog.text
 
 
 def test_a_file_that_is_no_database_is_told_in_one_line(tmp_path: Path) -> None:

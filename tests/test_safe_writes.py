@@ -1,5 +1,7 @@
 """Writes that may be repeated, tried out, or made by two at once."""
 
+import dataclasses
+import json
 import threading
 import uuid
 from concurrent.futures import ThreadPoolExecutor
@@ -9,14 +11,18 @@ from typing import Any
 import grpc
 import pytest
 from course.v1 import course_pb2
+from sqlalchemy import create_engine, text
+from sqlalchemy.engine import URL
+from sqlalchemy.pool import NullPool
 
 from course_service.call import Call, working_on
+from course_service.course import Course
 from course_service.errors import CourseNotDeleted
 from course_service.schemas import CreateCourseRequest
 from course_service.services import create_course
 from course_service.store.courses import CourseRepository
 from course_service.store.database import Database
-from course_service.store.idempotency_records import IdempotencyRecord, IdempotencyRecords, RecordKey
+from course_service.store.idempotency_records import ABSENT_FIELDS, IdempotencyRecord, IdempotencyRecords, RecordKey
 from course_service.validation import validated
 from tests.conftest import Service
 from tests.support.calls import call, create, failed, get, names
@@ -259,6 +265,28 @@ def test_the_stored_answer_comes_back_after_the_course_was_changed(service: Serv
     call(service, "UpdateCourse", course={"name": first.name, "title": "y"})
     call(service, "DeleteCourse", name=first.name)
     assert call(service, "CreateCourse", **request) == first
+
+
+FIRST_FIELDS = {"uid", "course_id", "title", "state", "create_time", "update_time", "revision"}
+"""What every record has had from the first release on."""
+
+
+def test_a_record_of_an_older_or_newer_release_is_replayed(service: Service, database_url: URL) -> None:
+    request: dict[str, Any] = {"course": {"title": "x", "code": "C", "labels": {"a": "1"}}, "request_id": new_id()}
+    first = call(service, "CreateCourse", **request)
+    engine = create_engine(database_url, poolclass=NullPool)
+    with engine.begin() as connection:
+        (kept,) = json.loads(connection.execute(text("SELECT courses FROM answers")).scalar_one())
+        older = {field: value for field, value in kept.items() if field in FIRST_FIELDS}
+        record = json.dumps([{**older, "a_field_that_comes_later": 1}])
+        connection.execute(text("UPDATE answers SET courses = :record"), {"record": record})
+    replayed = call(service, "CreateCourse", **request)
+    assert (replayed.name, replayed.title, replayed.etag) == (first.name, first.title, first.etag)
+    assert (replayed.code, dict(replayed.labels)) == ("", {})
+
+
+def test_every_field_that_records_may_lack_has_a_value() -> None:
+    assert {field.name for field in dataclasses.fields(Course)} - FIRST_FIELDS == set(ABSENT_FIELDS)
 
 
 def test_grpc_and_http_share_their_request_ids(service: Service) -> None:

@@ -71,6 +71,24 @@ def test_a_star_replaces_every_mutable_field(service: Service, course: course_pb
     assert not changed(course, after) & READ_ONLY
 
 
+def test_a_bad_mask_hides_no_other_mistake_and_says_one_cause(service: Service) -> None:
+    for paths, description in {
+        ("titel",): "must name fields of a course; titel is none",
+        ("*", "title"): "must have * alone, or no *",
+    }.items():
+        course = {"name": "courses/bio", "title": "x"}
+        alone = failed(service, "UpdateCourse", course=course, update_mask={"paths": paths})
+        assert (alone.reason, alone.violations) == ("FIELD_MASK_INVALID", {"update_mask": "FIELD_MASK_INVALID"})
+        assert alone.message == f"update_mask: {description}"
+        failure = failed(service, "UpdateCourse", course={"name": "x", "title": " "}, update_mask={"paths": paths})
+        assert failure.reason == "REQUEST_INVALID"
+        assert failure.violations == {
+            "course.name": "FIELD_BAD_FORMAT",
+            "course.title": "FIELD_BLANK",
+            "update_mask": "FIELD_MASK_INVALID",
+        }
+
+
 @pytest.mark.parametrize("paths", [["titel"], ["labels.x"], ["subjects[0]"], ["*", "title"], ["title", "nope"], [""]])
 def test_an_unknown_path_is_refused(service: Service, course: course_pb2.Course, paths: list[str]) -> None:
     failure = failed(

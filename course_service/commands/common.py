@@ -1,21 +1,8 @@
-"""What the commands that work with the database begin with."""
-
-import logging
-import time
+"""What the commands that work with the database have in common."""
 
 from course_service.errors import DatabaseUnavailable
 from course_service.settings import Settings
 from course_service.store.database import Database, DatabaseUnusable
-
-
-def configure_logging(settings: Settings) -> None:
-    """Log to standard error, times in UTC."""
-    logging.Formatter.converter = time.gmtime
-    logging.basicConfig(
-        level=settings.log_level,
-        format="%(asctime)s.%(msecs)03dZ %(levelname)s %(name)s: %(message)s",
-        datefmt="%FT%T",
-    )
 
 
 def open_database(settings: Settings, *, connections: int) -> Database:

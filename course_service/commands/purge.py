@@ -2,10 +2,11 @@
 
 import logging
 
-from course_service.commands.common import configure_logging, open_database
+from course_service.commands.common import open_database
 from course_service.errors import DatabaseUnavailable, StartupError
 from course_service.services import purge
 from course_service.settings import load_settings
+from course_service.telemetry.logs import log_to_terminal
 
 _log = logging.getLogger("course_service")
 
@@ -13,7 +14,7 @@ _log = logging.getLogger("course_service")
 def main() -> int:
     """Purge; returns the exit code. Raises `StartupError`."""
     settings = load_settings()
-    configure_logging(settings)
+    log_to_terminal(settings.log_level)
     database = open_database(settings, connections=1)
     try:
         purged = purge(database)

@@ -1,17 +1,21 @@
 """Serve gRPC and HTTP until a signal ends it."""
 
+import gc
 import logging
 import signal
 import threading
 
-from course_service.commands.common import configure_logging, open_database
+from course_service.commands.common import open_database
 from course_service.errors import StartupError
 from course_service.guard.guard import Guard
 from course_service.rest.app import make_app
 from course_service.rest.server import HttpServer
 from course_service.rpc.health import Health
 from course_service.rpc.server import make_server
+from course_service.rpc.threads import CallThreads
 from course_service.settings import DEVELOPMENT_SECRET, Settings, load_settings
+from course_service.telemetry.calls import CallLog
+from course_service.telemetry.logs import log_in_background
 from course_service.tokens import PageTokens
 
 _log = logging.getLogger("course_service")
@@ -23,12 +27,15 @@ _GRACE_SECONDS = 10.0
 def main() -> int:
     """Serve; returns the exit code. Raises `StartupError`."""
     settings = load_settings()
-    configure_logging(settings)
-    serve(settings)
+    log = log_in_background(settings.log_level)
+    try:
+        serve(settings, Guard(observe=CallLog(log, settings.log_level)))
+    finally:
+        log.close()
     return 0
 
 
-def serve(settings: Settings) -> None:
+def serve(settings: Settings, guard: Guard) -> None:
     """Serve until SIGTERM, SIGINT or the end of the HTTP server. Raises `StartupError`."""
     stop = threading.Event()
     at_once = threading.Event()
@@ -44,12 +51,10 @@ def serve(settings: Settings) -> None:
     # A connection for every thread that may ask: gRPC's, HTTP's, and health's.
     database = open_database(settings, connections=2 * settings.threads + 1)
     tokens = PageTokens(settings.page_token_secret)
-    guard = Guard()
 
     health = Health(database)
-    grpc_server, grpc_port = make_server(
-        settings.grpc_address, database, tokens, health, guard, threads=settings.threads
-    )
+    threads = CallThreads(settings.threads)
+    grpc_server, grpc_port = make_server(settings.grpc_address, database, tokens, health, guard, threads)
     http_server = None
     if settings.http_address:
         app = make_app(database, tokens, guard, threads=settings.threads)
@@ -63,6 +68,7 @@ def serve(settings: Settings) -> None:
     grpc_server.start()
     _log.info("gRPC on port %d (%s)", grpc_port, settings.grpc_address)
     health.start()
+    gc.freeze()  # what is there now stays: the garbage collector need not look at it again and again
 
     stop.wait()
     health.stop()
@@ -74,6 +80,7 @@ def serve(settings: Settings) -> None:
     if http_server:
         http_server.stop()
     grpc_stopped.wait()
+    threads.close(_GRACE_SECONDS)
     database.close()
     _log.info("stopped")
     if http_failed:

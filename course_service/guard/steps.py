@@ -1,6 +1,7 @@
-"""The steps that a call passes before its work is done. Each can refuse it, by raising an error of `errors.py`."""
+"""The steps that a call passes around its work. Those before it can refuse it, by raising an error of `errors.py`."""
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
@@ -11,12 +12,12 @@ from course_service.call import ANONYMOUS, Call
 class Credentials:
     """What a caller has shown of itself."""
 
-    pairs: Sequence[tuple[str, str | bytes]]
-    """The call's metadata (gRPC) or headers (HTTP): names in lower case and values, as often as each was sent."""
+    pairs: Callable[[], Iterable[tuple[str, str | bytes]]]
+    """Reads the call's metadata (gRPC) or headers (HTTP): names in lower case and values, as often as each was sent."""
 
     def values(self, name: str) -> list[str]:
         """Return every text value that was sent under a name."""
-        return [value for key, value in self.pairs if key == name and isinstance(value, str)]
+        return [value for key, value in self.pairs() if key == name and isinstance(value, str)]
 
 
 Identify = Callable[[Credentials], str]
@@ -25,6 +26,10 @@ Authorise = Callable[[Call], None]
 """Raises unless the caller may call the method."""
 Admit = Callable[[Call], AbstractContextManager[None]]
 """Takes room for the call until the context ends, or raises because there is none."""
+
+
+Observe = Callable[[Call, float], None]
+"""Takes note of a call that has ended, and of how many seconds it took."""
 
 
 def anonymous(_: Credentials) -> str:
@@ -42,3 +47,26 @@ def always(_: Call) -> AbstractContextManager[None]:
 
 
 _NOTHING = nullcontext()
+
+
+CALLS = "course_service.calls"
+"""The logger of the calls' lines."""
+
+
+def log_call(call: Call, seconds: float) -> None:
+    """Log the line of a call."""
+    logging.getLogger(CALLS).log(level_of(call), call_line(call, seconds))
+
+
+def level_of(call: Call) -> int:
+    """Return the level at which a call is logged."""
+    return logging.DEBUG if call.is_plumbing else logging.INFO
+
+
+def call_line(call: Call, seconds: float) -> str:
+    """Say how a call ended, how long it took, and who called. No value of a field is in it."""
+    line = f"{call.face} {call.method} {call.code} {seconds * 1000:.1f} ms caller={call.caller}"
+    for name in ("reason", "request_id", "error_id", "cause"):
+        if value := getattr(call, name):
+            line += f" {name}={value}"
+    return line

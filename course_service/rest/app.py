@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from course_service.call import UNKNOWN_METHOD, Call
 from course_service.guard.guard import Guard
 from course_service.rest.errors import map_errors
-from course_service.rest.openapi import operation_id
+from course_service.rest.openapi import operation_id, restore_nulls
 from course_service.rest.routes import make_routes
 from course_service.store.database import Database
 from course_service.tokens import PageTokens
@@ -57,6 +57,8 @@ def make_api(database: Database, tokens: PageTokens, guard: Guard, *, threads: i
 
     api.include_router(make_routes(database, tokens, guard))
     map_errors(api, guard)
+    generate = api.openapi
+    api.openapi = lambda: restore_nulls(generate())  # type: ignore[method-assign]  # FastAPI's documented way
     return api
 
 

@@ -54,7 +54,7 @@ def guarded_route(guard: Guard) -> type[APIRoute]:
             async def guarded(request: Request) -> Response:
                 this_call = call.current()
                 this_call.method = method
-                with guard.entered(this_call, Credentials(request.headers.items())):
+                with guard.entered(this_call, Credentials(request.headers.items)):
                     check_query(request, known, lists)
                     strict = StrictRequest(request.scope, request.receive)
                     if self.body_field:

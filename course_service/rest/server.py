@@ -9,6 +9,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from course_service.errors import StartupError
+from course_service.guard.internal import report
 from course_service.ports import open_port
 
 _GRACE_SECONDS = 10
@@ -41,6 +42,7 @@ class HttpServer:
         self._server = _Server(
             uvicorn.Config(
                 app,
+                lifespan="on",  # otherwise one that fails would be taken for one that is not there
                 log_config=None,
                 access_log=False,
                 server_header=False,
@@ -73,6 +75,8 @@ class HttpServer:
     def _run(self) -> None:
         try:
             self._server.run(sockets=[self._socket])
+        except BaseException as exception:
+            report(exception)
         finally:
             self._socket.close()  # or callers would connect and wait for ever
             if not self._server.should_exit or not self._server.started:

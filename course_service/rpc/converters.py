@@ -118,7 +118,7 @@ def batch_create_courses_request(message: course_pb2.BatchCreateCoursesRequest) 
 
 def course_message(course: Course) -> course_pb2.Course:
     """Write a course."""
-    return course_pb2.Course(
+    message = course_pb2.Course(
         name=course.name,
         uid=course.uid,
         title=course.title,
@@ -130,12 +130,15 @@ def course_message(course: Course) -> course_pb2.Course:
         labels=course.labels,
         external_ids=course.external_ids,
         state=_STATES[course.state],
-        create_time=_timestamp(course.create_time),
-        update_time=_timestamp(course.update_time),
-        delete_time=_timestamp(course.delete_time) if course.delete_time else None,
-        purge_time=_timestamp(course.purge_time) if course.purge_time else None,
         etag=course.etag,
     )
+    _set(message.create_time, course.create_time)
+    _set(message.update_time, course.update_time)
+    if course.delete_time:
+        _set(message.delete_time, course.delete_time)
+    if course.purge_time:
+        _set(message.purge_time, course.purge_time)
+    return message
 
 
 def page_message(page: Page) -> course_pb2.ListCoursesResponse:
@@ -145,9 +148,11 @@ def page_message(page: Page) -> course_pb2.ListCoursesResponse:
     )
 
 
-def _timestamp(time: datetime) -> Timestamp:
+def _set(timestamp: Timestamp, time: datetime) -> None:
+    """Set a time of a message in place, which costs less than to copy one into it."""
     since = time - _EPOCH
-    return Timestamp(seconds=since.days * 86_400 + since.seconds, nanos=since.microseconds * 1_000)
+    timestamp.seconds = since.days * 86_400 + since.seconds
+    timestamp.nanos = since.microseconds * 1_000
 
 
 def _create_fields(message: course_pb2.CreateCourseRequest) -> dict[str, object]:

@@ -126,7 +126,7 @@ class _Stream(_Guarded):
 
 
 def _credentials(context: grpc.ServicerContext) -> Credentials:
-    return Credentials(context.invocation_metadata())
+    return Credentials(context.invocation_metadata)
 
 
 def _decoded(decode: Callable[[bytes], Any] | None, message: bytes) -> object:

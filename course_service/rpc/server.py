@@ -1,7 +1,5 @@
 """The gRPC server: its options, services and port."""
 
-from concurrent.futures import ThreadPoolExecutor
-
 import grpc
 from course.v1 import course_pb2_grpc
 
@@ -11,6 +9,7 @@ from course_service.rpc.health import HEALTH_SERVICE, SERVICES, Health
 from course_service.rpc.interceptor import GuardInterceptor
 from course_service.rpc.reflection import add_reflection
 from course_service.rpc.servicer import CourseServicer
+from course_service.rpc.threads import CallThreads
 from course_service.store.database import Database
 from course_service.tokens import PageTokens
 
@@ -39,11 +38,11 @@ _OPTIONS = [
 
 
 def make_server(
-    address: str, database: Database, tokens: PageTokens, health: Health, guard: Guard, *, threads: int
+    address: str, database: Database, tokens: PageTokens, health: Health, guard: Guard, threads: CallThreads
 ) -> tuple[grpc.Server, int]:
     """Make a server that listens on `address` and is ready to start; returns it with its port. Raises `PortTaken`."""
     server = grpc.server(
-        ThreadPoolExecutor(threads, thread_name_prefix="grpc"),
+        threads,
         interceptors=[GuardInterceptor(guard)],
         options=_OPTIONS,
     )

@@ -1,8 +1,10 @@
 """Reading what a failed call says."""
 
+from base64 import b64encode
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import quote
 
 import grpc
 import httpx2
@@ -25,6 +27,10 @@ class Failure:
     """Reason by field."""
     resource: str = ""
     details_bytes: int = 0
+    wire_bytes: int = 0
+    """What message and status take as they travel, for a client that gets binary headers as base64."""
+    details: frozenset[str] = frozenset()
+    """Names of the details' types."""
 
 
 def grpc_failure(call: Callable[..., Any], *arguments: Any, **options: Any) -> Failure:
@@ -53,6 +59,8 @@ def grpc_failure(call: Callable[..., Any], *arguments: Any, **options: Any) -> F
         violations=violations,
         resource=resource,
         details_bytes=sum(detail.ByteSize() for detail in status.details),
+        wire_bytes=len(quote(status.message, safe=" ")) + len(b64encode(status.SerializeToString())),
+        details=frozenset(detail.type_url.rpartition(".")[2] for detail in status.details),
     )
 
 
@@ -76,4 +84,5 @@ def http_failure(response: httpx2.Response, code: int) -> Failure:
             for violation in details.get("BadRequest", {}).get("field_violations", [])
         },
         resource=details.get("ResourceInfo", {}).get("resource_name", ""),
+        details=frozenset(details),
     )
