@@ -10,6 +10,7 @@ from typing import Any
 import grpc
 import pytest
 from course.v1 import course_pb2
+from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.timestamp_pb2 import Timestamp
 from grpc_health.v1 import health_pb2
@@ -240,6 +241,35 @@ def test_health_and_reflection_answer(service: Service) -> None:
             "grpc.reflection.v1.ServerReflection",
             "grpc.reflection.v1alpha.ServerReflection",
         }
+
+
+@pytest.mark.parametrize("version", ["v1", "v1alpha"])
+def test_reflection_finds_services_and_what_is_in_them(service: Service, version: str) -> None:
+    info = service.channel.stream_stream(
+        f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo",
+        request_serializer=reflection_pb2.ServerReflectionRequest.SerializeToString,
+        response_deserializer=reflection_pb2.ServerReflectionResponse.FromString,
+    )
+
+    def file_of(symbol: str) -> str:
+        (answer,) = info(iter([reflection_pb2.ServerReflectionRequest(file_containing_symbol=symbol)]))
+        files = answer.file_descriptor_response.file_descriptor_proto
+        return FileDescriptorProto.FromString(files[0]).name if files else answer.error_response.error_message
+
+    contract = "course/v1/course.proto"
+    for symbol in (
+        "course.v1.CourseService",
+        "course.v1.CourseService.GetCourse",
+        "course.v1.Course",
+        "course.v1.Course.title",
+        "course.v1.Course.State",
+        "course.v1.CourseView.COURSE_VIEW_BASIC",
+    ):
+        assert file_of(symbol) == contract, symbol
+    for symbol in ("course.v1.CourseService.GetCourses", "course.v1.Course.titel", "nope", ""):
+        assert "not found" in file_of(symbol).lower(), symbol
+    for its in ("v1", "v1alpha"):
+        assert f"reflection/{its}/" in file_of(f"grpc.reflection.{its}.ServerReflection")
 
 
 # HTTP

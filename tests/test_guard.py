@@ -258,7 +258,7 @@ def test_an_exception_in_a_stream_is_mapped_like_any_other(
     def broken(*_: object) -> None:
         raise RuntimeError("password=canary")
 
-    monkeypatch.setattr("course_service.rpc.reflection._Servicer._list_services", broken)
+    monkeypatch.setattr("grpc_reflection.v1alpha.reflection.ReflectionServicer._list_services", broken)
     info = service.channel.stream_stream(
         "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
         request_serializer=reflection_pb2.ServerReflectionRequest.SerializeToString,

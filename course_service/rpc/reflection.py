@@ -8,8 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 from google.protobuf import descriptor_pb2, descriptor_pool, text_format
+from google.protobuf.descriptor import FileDescriptor
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
+_DESCRIPTORS = descriptor_pool.Default()
 _OLDER = reflection.SERVICE_NAME
 _NEWER = "grpc.reflection.v1.ServerReflection"
 _STREAMS = 2
@@ -19,7 +21,7 @@ _STREAMS = 2
 def add_reflection(server: grpc.Server, services: Sequence[str]) -> None:
     """Serve the descriptors of `services`, and of reflection itself."""
     _add_newer_descriptor()
-    servicer = _Servicer([*services, _NEWER, _OLDER])
+    servicer = reflection.ReflectionServicer([*services, _NEWER, _OLDER], pool=_Pool())
 
     def info(
         requests: Iterator[reflection_pb2.ServerReflectionRequest], context: grpc.ServicerContext
@@ -38,24 +40,28 @@ def add_reflection(server: grpc.Server, services: Sequence[str]) -> None:
         server.add_generic_rpc_handlers((handler,))
 
 
-class _Servicer(reflection.ReflectionServicer):
-    """Finds methods, fields and enum values too: a file contains them with the service, message or enum they are in."""
+class _Pool:
+    """All descriptors. Finds the file of a method, field or enum value too, which the pool itself does not."""
 
-    def _file_containing_symbol(self, fully_qualified_name: str) -> reflection_pb2.ServerReflectionResponse:
-        response: reflection_pb2.ServerReflectionResponse = super()._file_containing_symbol(fully_qualified_name)  # type: ignore[misc]  # not in its stubs
-        if not response.HasField("error_response"):
-            return response
-        parent, _, member = fully_qualified_name.rpartition(".")
-        found: reflection_pb2.ServerReflectionResponse = super()._file_containing_symbol(parent)  # type: ignore[misc]  # not in its stubs
-        return found if _has(parent, member) else response
+    def FindFileContainingSymbol(self, name: str) -> FileDescriptor:  # noqa: N802  # as the descriptor pool has it
+        """Return the file that a symbol is in; raises KeyError."""
+        try:
+            return _DESCRIPTORS.FindFileContainingSymbol(name)
+        except KeyError:
+            parent, _, member = name.rpartition(".")
+            if not _has(parent, member):
+                raise
+            return _DESCRIPTORS.FindFileContainingSymbol(parent)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(_DESCRIPTORS, name)
 
 
 def _has(parent: str, member: str) -> bool:
-    pool = descriptor_pool.Default()
     for find, members in (
-        (pool.FindServiceByName, "methods_by_name"),
-        (pool.FindMessageTypeByName, "fields_by_name"),
-        (pool.FindEnumTypeByName, "values_by_name"),
+        (_DESCRIPTORS.FindServiceByName, "methods_by_name"),
+        (_DESCRIPTORS.FindMessageTypeByName, "fields_by_name"),
+        (_DESCRIPTORS.FindEnumTypeByName, "values_by_name"),
     ):
         try:
             return member in getattr(find(parent), members)
@@ -72,4 +78,4 @@ def _add_newer_descriptor() -> None:
         text_format.MessageToString(older).replace("reflection.v1alpha", "reflection.v1").replace("/v1alpha/", "/v1/")
     )
     newer = text_format.Parse(text, descriptor_pb2.FileDescriptorProto())
-    descriptor_pool.Default().AddSerializedFile(newer.SerializeToString())
+    _DESCRIPTORS.AddSerializedFile(newer.SerializeToString())
