@@ -3,6 +3,7 @@
 import contextlib
 import gc
 import logging
+import queue
 import re
 import threading
 import time
@@ -66,8 +67,10 @@ class Steps:
         @contextlib.contextmanager
         def room() -> Iterator[None]:
             self.rooms += 1
-            yield
-            self.rooms -= 1
+            try:
+                yield
+            finally:
+                self.rooms -= 1
 
         return room()
 
@@ -268,6 +271,28 @@ def test_an_exception_in_a_stream_is_mapped_like_any_other(
     assert (failure.status, failure.reason) == ("INTERNAL", "INTERNAL")
     assert failure.metadata["errorId"] in caplog.text
     assert "canary" not in failure.message + caplog.text
+
+
+def test_a_stream_whose_caller_leaves_is_cancelled_and_no_error(
+    guarded: Guarded, caplog: pytest.LogCaptureFixture
+) -> None:
+    info = guarded.channel.stream_stream(
+        "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+        request_serializer=reflection_pb2.ServerReflectionRequest.SerializeToString,
+        response_deserializer=reflection_pb2.ServerReflectionResponse.FromString,
+    )
+    asked = queue.SimpleQueue[reflection_pb2.ServerReflectionRequest]()
+    asked.put(reflection_pb2.ServerReflectionRequest(list_services=""))
+    stream = info(iter(asked.get, None))
+    assert next(stream)
+    stream.cancel()
+    deadline = time.monotonic() + 5
+    while not guarded.steps.observed and time.monotonic() < deadline:
+        threading.Event().wait(0.01)
+    assert [this.code for this in guarded.steps.observed] == ["CANCELLED"]
+    assert guarded.steps.rooms == 0
+    assert "internal error" not in caplog.text
+    asked.put(reflection_pb2.ServerReflectionRequest())  # lets the client's own thread end
 
 
 def test_a_method_that_does_not_exist_is_unimplemented(service: Service) -> None:

@@ -140,6 +140,10 @@ def test_an_idempotency_key_makes_each_write_safe_to_repeat(http: httpx2.Client)
         first, second = send(key), send(key)
         assert first.is_success, first.text
         assert (second.status_code, second.json()) == (first.status_code, first.json())
+    key = {"Idempotency-Key": str(uuid.uuid4())}
+    upserts = [http.patch("/courses/new?allow_missing=true", json={"title": "z"}, headers=key) for _ in range(2)]
+    assert [upsert.status_code for upsert in upserts] == [201, 201]
+    assert upserts[0].json() == upserts[1].json()
     failure = http_failure(http.post("/courses", json={"title": "x"}, headers={"Idempotency-Key": "x"}), 422)
     assert failure.violations == {"Idempotency-Key": "FIELD_BAD_FORMAT"}
 

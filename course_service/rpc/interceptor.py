@@ -115,10 +115,13 @@ class _Stream(_Guarded):
             try:
                 with self._guard.entered(call, _credentials(context)):
                     yield from self._behavior(request, context)
-            except GeneratorExit:  # the caller has left
+            except GeneratorExit:
                 call.code = "CANCELLED"
                 raise
             except BaseException as exception:
+                if isinstance(exception, grpc.RpcError) and not context.is_active():  # the caller has left
+                    call.code = "CANCELLED"
+                    return
                 status = self._guard.failed(call, exception)
             else:
                 return
