@@ -17,6 +17,9 @@ def items(count: int, **others: dict[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
+DIGITS = str.maketrans("0123456789", "abcdefghij")
+
+
 def test_a_hundred_courses_are_created_in_order(service: Service) -> None:
     created = call(service, "BatchCreateCourses", requests=items(100)).courses
     assert [course.title for course in created] == [f"Course {number}" for number in range(100)]
@@ -85,7 +88,13 @@ def test_details_of_any_conflict_stay_within_their_bounds(service: Service, key:
     requests = [{"course": {"title": "x", "external_ids": external_ids}} for external_ids in everybodys]
     batch = failed(service, "BatchCreateCourses", requests=requests)
     assert batch.metadata["violationCount"] == "100"
-    for failure in (single, batch):
+    # A long message and room for all details: the first conflict is large, the others are many.
+    for number in range(30):
+        create(service, f"{number:03}".translate(DIGITS) + "x" * 57)
+    taken = [{"course": {"title": "x"}, "course_id": f"{n:03}".translate(DIGITS) + "x" * 57} for n in range(30)]
+    mixed = failed(service, "BatchCreateCourses", requests=[requests[0], *taken])
+    assert mixed.metadata["violationCount"] == "31"
+    for failure in (single, batch, mixed):
         assert failure.details_bytes <= 4096
         assert failure.wire_bytes < 8000
 
