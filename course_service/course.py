@@ -39,7 +39,7 @@ RETENTION = timedelta(days=30)
 
 
 class State(enum.StrEnum):
-    """Where a course stands in its life."""
+    """The states of a course's lifecycle."""
 
     DRAFT = "DRAFT"
     PUBLISHED = "PUBLISHED"
@@ -92,13 +92,13 @@ class Course:
 
     @property
     def search_text(self) -> str:
-        """What a word of a filter is looked for in: title, code and description, without regard to case."""
+        """What a word of a filter is searched in: title, code and description, in folded case."""
         # No field can hold the separator, so nothing is found across two fields.
         return "\x1f".join((self.title, self.code, self.description)).casefold()
 
     @property
     def approximate_bytes(self) -> int:
-        """About how large the course is in an answer; rather too much than too little."""
+        """About how large the course is in a response; rather too much than too little."""
         texts = (self.title, self.code, self.description, self.owner, *self.subjects)
         pairs = (*self.labels.items(), *self.external_ids.items())
         return 400 + sum(len(text.encode()) + 4 for text in texts) + sum(len((k + v).encode()) + 8 for k, v in pairs)

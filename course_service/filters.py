@@ -142,15 +142,15 @@ def parse_filter(text: str) -> Condition | None:
     if not text.strip():
         return None
     if found := _NEVER_STORED.search(text):
-        raise FilterInvalid("No text has this character", found.start())
+        raise FilterInvalid("No course has this character in its text", found.start())
     _check_depth(text)
     try:
         tree = _parser.parse(text)
     except lark.UnexpectedCharacters as error:
-        raise FilterInvalid("This cannot be read; quotes must be closed", error.pos_in_stream or 0) from None
+        raise FilterInvalid("Unexpected character, or a quote that is not closed", error.pos_in_stream or 0) from None
     except lark.UnexpectedToken as error:
         at_end = error.token.type == "$END"
-        problem = "Something is missing at the end" if at_end else f"{str(error.token)[:40]!r} cannot be here"
+        problem = "Unexpected end" if at_end else f"Unexpected {str(error.token)[:40]!r}"
         raise FilterInvalid(problem, len(text) if at_end else error.token.start_pos or 0) from None
     try:
         return _Builder().transform(tree)
@@ -184,11 +184,11 @@ class _Builder(lark.Transformer[lark.Token, Condition]):
         self._comparisons = 0
 
     def all_of(self, parts: list[Condition]) -> Condition:
-        """Join what AND, or nothing, stands between."""
+        """Join conditions that AND, or nothing, separates."""
         return parts[0] if len(parts) == 1 else And(tuple(parts))
 
     def any_of(self, parts: list[Condition]) -> Condition:
-        """Join what OR stands between."""
+        """Join conditions that OR separates."""
         return parts[0] if len(parts) == 1 else Or(tuple(parts))
 
     def negation(self, parts: list[Condition]) -> Condition:
@@ -211,7 +211,7 @@ class _Builder(lark.Transformer[lark.Token, Condition]):
     value = word
 
     def restriction(self, parts: list[_Word | lark.Token | None]) -> Condition:
-        """Check a comparison, or take a text alone as something to look for."""
+        """Check a comparison, or take a text alone as a search."""
         word, operator, value = parts
         assert isinstance(word, _Word)
         self._comparisons += 1
@@ -219,12 +219,12 @@ class _Builder(lark.Transformer[lark.Token, Condition]):
             raise FilterInvalid(f"A filter has at most {MAX_COMPARISONS} comparisons", word.position)
         if operator is None:
             if not word.text:
-                raise FilterInvalid("There is nothing to look for", word.position)
+                raise FilterInvalid("An empty text cannot be searched for", word.position)
             return Search(word.text)
         assert isinstance(operator, lark.Token)
         assert isinstance(value, _Word)
         if word.quoted:
-            raise FilterInvalid("A field is not quoted", word.position)
+            raise FilterInvalid("A field must not be quoted", word.position)
         return _comparison(word, str(operator), operator.start_pos or 0, value)
 
 
@@ -234,9 +234,9 @@ def _comparison(word: _Word, operator: str, operator_position: int, value: _Word
         if not key:
             if operator == ":" and not value.prefix and re.fullmatch(MAPS[field], value.text):
                 return Present(field, value.text)
-            raise FilterInvalid(f"Say which of the {field}: {field}.KEY, or {field}:KEY", word.position)
+            raise FilterInvalid(f"{field} needs a key: {field}.KEY, or {field}:KEY", word.position)
         if not re.fullmatch(MAPS[field], key):
-            raise FilterInvalid(f"No key of {field} is like this", word.position)
+            raise FilterInvalid(f"Not a possible key of {field}", word.position)
         kind = Kind.TEXT
     elif word.text in FIELDS:
         kind = FIELDS[word.text]
@@ -245,9 +245,9 @@ def _comparison(word: _Word, operator: str, operator_position: int, value: _Word
     if operator == ":" and value.prefix and not value.text and kind is not Kind.UID:
         return Present(field, key or None)
     if operator not in _OPERATORS[kind]:
-        raise FilterInvalid(f"{operator} is not for {field}", operator_position)
+        raise FilterInvalid(f"{field} does not take {operator}", operator_position)
     if value.prefix and (kind not in {Kind.TEXT, Kind.TEXTS} or operator in _ORDER):
-        raise FilterInvalid(f"A * is not for {field} {operator}", value.position)
+        raise FilterInvalid(f"{field} {operator} does not take a * at the end", value.position)
     return Comparison(field, key or None, operator, _value(kind, field, value), value.prefix)
 
 
@@ -255,13 +255,13 @@ def _value(kind: Kind, field: str, value: _Word) -> str | datetime | State:
     match kind:
         case Kind.STATE:
             if value.text not in State.__members__:
-                raise FilterInvalid(f"{field} is one of {', '.join(State)}", value.position)
+                raise FilterInvalid(f"{field} must be one of {', '.join(State)}", value.position)
             return State[value.text]
         case Kind.UID:
             try:
                 return str(UUID(value.text))
             except ValueError:
-                raise FilterInvalid(f"{field} is a UUID", value.position) from None
+                raise FilterInvalid(f"{field} must be a UUID", value.position) from None
         case Kind.TIME:
             return _time(field, value)
         case _:
@@ -279,4 +279,6 @@ def _time(field: str, value: _Word) -> datetime:
             return (time.replace(tzinfo=None) - (time.utcoffset() or time - time)).replace(tzinfo=UTC)
     except (ValueError, OverflowError):
         pass
-    raise FilterInvalid(f"{field} is a time such as 2026-01-31T12:00:00Z, to the microsecond at most", value.position)
+    raise FilterInvalid(
+        f"{field} must be a time such as 2026-01-31T12:00:00Z, to the microsecond at most", value.position
+    )

@@ -17,7 +17,7 @@ ORDER_FIELDS = ("title", "code", "create_time", "update_time")
 _MAX_ORDER_BY_LENGTH = 256
 
 Place = tuple[str | datetime, ...]
-"""Where a course stands in a list: its value of each field that the list is sorted by, its course_id last."""
+"""The place of a course in a list: its value of each field that the list is sorted by, its course_id last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ def page_size(asked: int) -> int:
 
 
 def parse_order_by(text: str) -> tuple[Order, ...]:
-    """Read an order_by; the last field is always course_id, so that no two courses stand in one place.
+    """Read an order_by; the last field is always course_id, so that no two courses have the same place.
 
     Raises `OrderByInvalid`.
     """
@@ -56,5 +56,5 @@ def parse_order_by(text: str) -> tuple[Order, ...]:
 
 
 def place_of(course: Course, orders: Sequence[Order]) -> Place:
-    """Return where a course stands in a list that is sorted by `orders`."""
+    """Return the place of a course in a list that is sorted by `orders`."""
     return tuple(getattr(course, order.field) for order in orders)

@@ -50,7 +50,7 @@ class _Input(BaseModel):
 _TITLE = "What people call the course: at least one visible character, none at either end that is white space."
 _CODE = "The catalogue code, such as `CS 101`. Need not be unique."
 _DESCRIPTION = "What the course is about. Of the control characters only line feed, carriage return and tab."
-_OWNER = "The resource name of whoever answers for the course, `users/{id}`. Only its form is checked."
+_OWNER = "The resource name of the person responsible for the course, `users/{id}`. Only its form is checked."
 _LANGUAGE_CODE = "The language that the course is taught in: a BCP-47 tag in canonical form, such as `en` or `pt-BR`."
 _SUBJECTS = "The fields of study, in the order given, none twice."
 _LABELS = "Notes of the callers' own."
@@ -318,7 +318,7 @@ class CourseResponse(BaseModel):
     name: str
     """The resource name, `courses/{course_id}`. Never changes."""
     uid: str
-    """A UUID given by the service; tells the course from one that had the same name earlier."""
+    """A UUID given by the service; distinguishes the course from one that had the same name earlier."""
     title: str = Field(description=_TITLE)
     code: str = Field(description=_CODE)
     description: str = Field(description=_DESCRIPTION)
@@ -328,7 +328,7 @@ class CourseResponse(BaseModel):
     labels: Mapping[str, str] = Field(description=_LABELS)
     external_ids: Mapping[str, str] = Field(description=_EXTERNAL_IDS)
     state: State
-    """Where the course stands in its life."""
+    """The state of the course's lifecycle."""
     create_time: datetime
     """When the course was created."""
     update_time: datetime

@@ -49,7 +49,7 @@ def violation(details: Mapping[str, Any]) -> Violation:
     kind: str = details["type"]
     location = details["loc"]
     if kind == "string_pattern_mismatch" and details["input"] == "" and location[-1] != "[key]":
-        kind = "missing"  # protobuf cannot tell one from the other
+        kind = "missing"  # protobuf cannot distinguish them
     if kind.startswith("FIELD_"):  # one of the rules above
         reason, sentence = kind, details["msg"]
     elif kind in _BUILT_IN_RULES:

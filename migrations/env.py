@@ -1,7 +1,7 @@
 """How Alembic reaches the database: the one of COURSE_DATABASE_URL, one migration at a time.
 
 Replicas may start together. On PostgreSQL a session advisory lock lets one of them migrate while the others wait; on
-SQLite a lock on the file's folder does. A migration that waits longer than 2 s for traffic gives way and tries
+SQLite a lock on the file's folder does. A migration that waits longer than 2 s for traffic is rolled back and tried
 again, because everything that comes after it would wait behind it.
 """
 
@@ -33,7 +33,7 @@ _log = logging.getLogger("migrations")
 
 
 def make_engine() -> Engine:
-    """Make an engine on the database of the settings; SQLite's file is created if it is not there."""
+    """Make an engine on the database of the settings; SQLite's file is created if there is none."""
     url = load_settings().database
     if url.drivername != "sqlite":
         return postgresql_engine(url, poolclass=NullPool)

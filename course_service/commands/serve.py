@@ -68,7 +68,7 @@ def serve(settings: Settings, guard: Guard) -> None:
     grpc_server.start()
     _log.info("gRPC on port %d (%s)", grpc_port, settings.grpc_address)
     health.start()
-    gc.freeze()  # what is there now stays: the garbage collector need not look at it again and again
+    gc.freeze()  # what has been loaded stays loaded: the garbage collector need not visit it again
 
     stop.wait()
     health.stop()

@@ -14,7 +14,7 @@ from course_service.ports import open_port
 
 _GRACE_SECONDS = 10
 
-# uvicorn logs the traceback of an exception that the application has already answered and logged without its text.
+# uvicorn logs the traceback of an exception that the application has already reported without its text.
 logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
 
 
@@ -42,7 +42,7 @@ class HttpServer:
         self._server = _Server(
             uvicorn.Config(
                 app,
-                lifespan="on",  # otherwise one that fails would be taken for one that is not there
+                lifespan="on",  # with "auto", one that fails counts as none, and the server starts without it
                 log_config=None,
                 access_log=False,
                 server_header=False,

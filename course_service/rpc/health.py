@@ -63,7 +63,7 @@ class Health:
             self._report("")
 
     def _report(self, problem: str) -> None:
-        """Log a change of what is wrong, and tell callers whether anything is."""
+        """Log a change of what is wrong, and report to callers whether anything is."""
         if problem and problem != self._problem:
             _log.warning("not serving: %s", problem)
         elif not problem and not self._serving:

@@ -1,6 +1,6 @@
 """`course.v1.CourseService`: each method converts, calls its use case, and converts back.
 
-Errors pass through: the interceptor answers them.
+Errors pass through: the interceptor makes responses of them.
 """
 
 import grpc

@@ -53,7 +53,7 @@ class _UtcTime(TypeDecorator[datetime]):
         return value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
 
 
-# PostgreSQL compares text by the database's locale unless told otherwise; "C" is code-point order, as in SQLite.
+# PostgreSQL compares text by the locale of the database; "C" is code-point order, as in SQLite.
 _Text = Text().with_variant(Text(collation="C"), "postgresql")
 _Time = _UtcTime()
 _State = Enum(State, native_enum=False, create_constraint=False, length=16)
@@ -61,7 +61,7 @@ _Json = JSON().with_variant(JSONB(), "postgresql")
 
 
 class Base(DeclarativeBase):
-    """Names every constraint, because errors are told apart by constraint name."""
+    """Names every constraint, because errors are distinguished by constraint name."""
 
     metadata = MetaData(
         naming_convention={
@@ -184,7 +184,7 @@ class IdempotencyRecordRow(Base):
 
 TITLE_BEGINNING_LENGTH = 600
 TITLE_BEGINNING = func.substr(CourseRow.title, 1, literal_column(str(TITLE_BEGINNING_LENGTH)), type_=_Text)
-"""Code points enough to tell titles apart, and few enough for PostgreSQL's indexes."""
+"""Code points enough to distinguish titles, and few enough for PostgreSQL's indexes."""
 
 _ONLY_ON = {
     "ix_courses_title": "sqlite",

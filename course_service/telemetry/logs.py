@@ -21,7 +21,7 @@ def log_to_terminal(level: str) -> None:
 
 
 def log_in_background(level: str) -> "LogWriter":
-    """Log through a thread of its own: for a service, whose calls must not wait for whoever reads the log."""
+    """Log through a thread of its own: for a service, whose calls must not wait for a slow reader of the log."""
     writer = LogWriter(sys.stderr)
     _configure(level, writer)
     atexit.register(writer.close)

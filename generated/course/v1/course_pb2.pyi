@@ -96,7 +96,7 @@ class Course(_message.Message):
         """Deleted; purged at purge_time. From any other state, by DeleteCourse, and back to it by UndeleteCourse."""
 
     class State(_State, metaclass=_StateEnumTypeWrapper):
-        """Where a course stands in its life."""
+        """The states of a course's lifecycle."""
 
     STATE_UNSPECIFIED: Course.State.ValueType  # 0
     """Never returned."""
@@ -170,8 +170,8 @@ class Course(_message.Message):
     here is ignored.
     """
     uid: _builtins.str
-    """A UUID (version 7, so that ids made later sort later) given by the service. It tells a course from one that had the
-    same name earlier.
+    """A UUID (version 7, so that ids made later sort later) given by the service. It distinguishes a course from one that
+    had the same name earlier.
 
     (-- api-linter: core::0148::uid-format=disabled
         aip.dev/not-precedent: google.api.FieldInfo can name UUID version 4 only. --)
@@ -187,15 +187,15 @@ class Course(_message.Message):
     tab.
     """
     owner: _builtins.str
-    """The resource name of whoever answers for the course, users/{id}, at most 255 code points. Only its form is checked:
-    one path segment of ASCII letters, digits and -._~!$&'()*+,;=:@ after "users/".
+    """The resource name of the person responsible for the course, users/{id}, at most 255 code points. Only its form is
+    checked: one path segment of ASCII letters, digits and -._~!$&'()*+,;=:@ after "users/".
     """
     language_code: _builtins.str
     """The language that the course is taught in: a BCP-47 tag in canonical form, such as "en" or "pt-BR", at most 100 code
     points. Another form of a known language is refused, and the violation names the canonical one.
     """
     state: Global___Course.State.ValueType
-    """Where the course stands in its life."""
+    """The state of the course's lifecycle."""
     etag: _builtins.str
     """Stands for this version of the course: a quoted, strong, opaque tag (RFC 9110), another one after every change. On
     create it is ignored; on update, if set, it must be the course's.
@@ -345,7 +345,7 @@ class ListCoursesRequest(_message.Message):
     """Which courses to return, in the language of AIP-160: comparisons by =, !=, <, <=, >, >= and : (has), AND, OR, NOT or
     -, and parentheses; OR binds tighter than AND. Fields: name, uid, title, code, owner, language_code, subjects,
     labels.KEY, external_ids.KEY, state, create_time, update_time, delete_time. A * at the end of a string stands for
-    anything. A word or "phrase" alone is looked for in title, code and description, whatever its case. At most 2,048
+    anything. A word or "phrase" alone is searched in title, code and description, whatever its case. At most 2,048
     characters, 100 comparisons, 20 parentheses deep. Empty: all.
     """
     order_by: _builtins.str
