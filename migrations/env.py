@@ -26,7 +26,7 @@ from course_service.store.engines import postgresql_engine, sqlite_engine
 from course_service.store.models import Base, is_there
 
 _LOCK_KEY = 4_019_672_561  # any number that nothing else on this database locks
-_PATIENCE_SECONDS = 60.0
+_PATIENCE_SECONDS: float = context.config.attributes.get("patience_seconds", 60.0)
 _PAUSE_SECONDS = 0.1
 
 _log = logging.getLogger("migrations")

@@ -103,9 +103,10 @@ def database_url(
         yield url
 
 
-def migrate(url: URL, revision: str = "head", *, down: bool = False) -> None:
+def migrate(url: URL, revision: str = "head", *, down: bool = False, **attributes: float) -> None:
     """Bring a database up or down to a revision, as `make migrate` does."""
     configuration = Config(toml_file=ROOT / "pyproject.toml")
+    configuration.attributes.update(attributes)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("COURSE_DATABASE_URL", url.render_as_string(hide_password=False))
         (command.downgrade if down else command.upgrade)(configuration, revision)
