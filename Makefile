@@ -60,6 +60,7 @@ proto: $(READY)  ## regenerate the stubs in generated/
 	@rm -rf generated && mkdir -p generated/course && touch generated/course/py.typed
 	@$(PROTOC) -Iprotos --plugin=$(BIN)/protoc-gen-mypy --plugin=$(BIN)/protoc-gen-mypy_grpc \
 		--python_out=generated --mypy_out=quiet:generated --grpc_python_out=generated --mypy_grpc_out=quiet:generated $(PROTO)
+	@cp protos/course/v1/course_grpc_service_config.json generated/course/v1/
 
 proto-check: proto  ## fail if generated/ is not what `make proto` makes
 	@drift=$$(git status --porcelain -- generated); test -z "$$drift" || { echo "generated/ differs from protos/; run make proto and commit:"; echo "$$drift"; exit 1; }
