@@ -23,9 +23,12 @@ def main() -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("command", nargs="?", choices=COMMANDS, default="serve")
-    command = importlib.import_module(f"course_service.commands.{parser.parse_args().command}")
+    name = parser.parse_args().command
     try:
-        exit_code: int = command.main()
+        exit_code: int = importlib.import_module(f"course_service.commands.{name}").main()
+    except ModuleNotFoundError as error:
+        print(f"course-service: {error.name} is missing; install course-service[server]", file=sys.stderr)  # noqa: T201  # as below
+        return 1
     except StartupError as error:
         print(f"course-service: {error}", file=sys.stderr)  # noqa: T201  # this is what the person at the terminal reads
         return 1

@@ -1,10 +1,13 @@
 """The call that is being worked on, known wherever its work leads: who calls, what, and until when."""
 
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar, Token
 from dataclasses import dataclass, field
+
+_UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 ANONYMOUS = "anonymous"
 """The caller of every call, as long as nobody has to say who they are."""
@@ -40,8 +43,13 @@ class Call:
     cause: str = ""
     """Why it failed, for the log alone."""
 
+    def note_request_id(self, text: str) -> None:
+        """Take the request_id of a request that may yet be refused; what is no UUID is left out."""
+        if text and _UUID.fullmatch(text):
+            self.request_id = text.lower()
+
     @property
-    def is_plumbing(self) -> bool:
+    def is_about_service(self) -> bool:
         """Whether it is about the service itself and not about courses: health, reflection, documentation."""
         return "/" in self.method
 
@@ -70,7 +78,7 @@ def working_on(call: Call) -> Iterator[None]:
 
 
 def current() -> Call:
-    """Return the current call; outside of any, one that nobody else sees."""
+    """Return the current call; outside of a call, a new one."""
     return _current.get() or Call()
 
 

@@ -1,6 +1,6 @@
 """The `COURSE_*` variables of the environment, as text; nothing else in the service reads it.
 
-Apart from `settings.py`, which checks them all, so that the container's health check need not load what checks them.
+Separate from `settings.py`, which validates them, so that the container's health check need not load a validator.
 """
 
 import os

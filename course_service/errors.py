@@ -105,7 +105,7 @@ class MethodNotAllowed(CourseError):
 
 
 class _FieldError(CourseError):
-    """One field makes no sense; the error has a reason of its own and one violation of the same reason."""
+    """One field is invalid; the error has a reason of its own and one violation of the same reason."""
 
     field: str
 
@@ -324,7 +324,7 @@ class DatabaseUnavailable(CourseError):
 
 
 class DeadlineExceeded(CourseError):
-    """The call took longer than its caller waits, or than the service allows. It has changed nothing."""
+    """The call took longer than its caller waits, or than the service allows. Nothing was stored."""
 
     reason = "DEADLINE_EXCEEDED"
 

@@ -29,7 +29,7 @@ _INVISIBLE = {"Cc", "Cf", "Zs", "Zl", "Zp"}
 
 COURSE_ID_PATTERN = "^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$"
 UUID_PATTERN = "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"
-_EXISTING_ID_PATTERN = f"{COURSE_ID_PATTERN}|{UUID_PATTERN}"
+EXISTING_ID_PATTERN = f"{COURSE_ID_PATTERN}|{UUID_PATTERN}"
 COURSE_NAME_PATTERN = "|".join(f"^{COLLECTION}{pattern[1:]}" for pattern in (COURSE_ID_PATTERN, UUID_PATTERN))
 OWNER_PATTERN = r"^(users/[A-Za-z0-9._~!$&'()*+,;=:@-]+)?$"
 LABEL_KEY_PATTERN = "^[a-z][a-z0-9_-]{0,62}$"
@@ -210,7 +210,7 @@ CourseId = Annotated[
     AfterValidator(_course_id),
 ]
 """An id that a caller may choose, or nothing."""
-ExistingCourseId = Annotated[str, Field(pattern=_EXISTING_ID_PATTERN)]
+ExistingCourseId = Annotated[str, Field(pattern=EXISTING_ID_PATTERN)]
 """An id that a course may have: chosen by a caller or made by the service."""
 CourseName = Annotated[str, Field(pattern=COURSE_NAME_PATTERN)]
 RequestId = Annotated[str, Field(json_schema_extra={"format": "uuid"}), AfterValidator(_request_id)]

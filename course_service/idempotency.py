@@ -1,6 +1,6 @@
 """Writes that are safe to retry: done once per request_id, with what they returned kept in the same transaction."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Generic, Protocol, TypeVar
@@ -9,7 +9,7 @@ from course_service import call
 from course_service.course import Course
 from course_service.errors import RequestIdReused
 from course_service.store.database import Database, Repositories
-from course_service.store.idempotency_records import IdempotencyRecord, RecordKey
+from course_service.store.idempotency_records import IdempotencyRecord, Outcome, RecordKey
 
 RETENTION = timedelta(hours=24)
 """How long an idempotency record is kept."""
@@ -19,17 +19,17 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True)
 class Result(Generic[_T]):
-    """What a kind of write returns, as the courses of an idempotency record, and back."""
+    """How what a kind of write returns is kept in an idempotency record, and read back."""
 
-    to_courses: Callable[[_T], Sequence[Course]]
-    from_courses: Callable[[list[Course]], _T]
+    to_outcome: Callable[[_T], Outcome]
+    from_outcome: Callable[[Outcome], _T]
 
 
-ONE_COURSE: Result[Course] = Result(lambda course: [course], lambda courses: courses[0])
+ONE_COURSE: Result[Course] = Result(lambda course: Outcome([course]), lambda outcome: outcome.courses[0])
 ONE_COURSE_OR_NONE: Result[Course | None] = Result(
-    lambda course: [course] if course else [], lambda courses: courses[0] if courses else None
+    lambda course: Outcome([course] if course else []), lambda outcome: outcome.courses[0] if outcome.courses else None
 )
-SEVERAL_COURSES: Result[list[Course]] = Result(lambda courses: courses, lambda courses: courses)
+SEVERAL_COURSES: Result[list[Course]] = Result(Outcome, lambda outcome: list(outcome.courses))
 
 
 class _Write(Protocol):
@@ -39,6 +39,8 @@ class _Write(Protocol):
     def validate_only(self) -> bool: ...
     @property
     def fingerprint(self) -> str: ...
+    @property
+    def fingerprints(self) -> Collection[str]: ...
 
 
 def write_once(
@@ -54,26 +56,26 @@ def write_once(
 
     Raises what the work raises, and `RequestIdReused`.
 
-    `known` is what the work will return if that is known before, as when courses are created. Such work can be retried
-    even without a request_id: it finds its own courses.
+    `known` is the result, if it is determined before the work. Such work can be retried even without a request_id,
+    because it recognises its own courses.
     """
     this_call = call.current()
     this_call.request_id = request.request_id
     key = RecordKey(this_call.caller, method, request.request_id)
 
     def recorded(repositories: Repositories) -> _T:
-        courses = None if known is None else result.to_courses(known)
-        while not repositories.records.claim(key, request.fingerprint, datetime.now(UTC), courses):
+        outcome = None if known is None else result.to_outcome(known)
+        while not repositories.records.claim(key, request.fingerprint, datetime.now(UTC), outcome):
             if record := repositories.records.find(key):  # unless it has just been purged
-                return result.from_courses(_courses_of(record, request))
+                return result.from_outcome(_outcome_of(record, request))
         done = work(repositories)
         if known is None:
-            repositories.records.complete(key, result.to_courses(done))
+            repositories.records.complete(key, result.to_outcome(done))
         return done
 
     def tried(repositories: Repositories) -> _T:
         record = repositories.records.find(key) if request.request_id else None
-        return result.from_courses(_courses_of(record, request)) if record else work(repositories)
+        return result.from_outcome(_outcome_of(record, request)) if record else work(repositories)
 
     if request.validate_only:
         return database.try_out(tried)
@@ -82,7 +84,7 @@ def write_once(
     return database.write(work, repeatable=known is not None)
 
 
-def _courses_of(record: IdempotencyRecord, request: _Write) -> list[Course]:
-    if record.fingerprint != request.fingerprint:
+def _outcome_of(record: IdempotencyRecord, request: _Write) -> Outcome:
+    if record.fingerprint not in request.fingerprints:
         raise RequestIdReused(request.request_id)
-    return record.courses
+    return record.outcome

@@ -19,5 +19,5 @@ def open_port(address: str, setting: str) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, int(port)), family=family, backlog=2048, dualstack_ipv6=host == "::")
-    except OSError:
+    except (OSError, ValueError):  # ValueError: this machine has no IPv6
         raise PortTaken(address, setting) from None

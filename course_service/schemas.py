@@ -117,6 +117,10 @@ class CourseUpdate(_CourseInput):
     IGNORED_FIELDS: ClassVar[frozenset[str]] = _CourseInput.IGNORED_FIELDS - {"etag"}
 
 
+def _hash(asked: dict[str, object]) -> str:
+    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
+
+
 class _Write(_Input):
     """What every write takes."""
 
@@ -127,12 +131,17 @@ class _Write(_Input):
 
     @property
     def fingerprint(self) -> str:
-        """The same for requests that ask for the same."""
-        return hashlib.sha256(json.dumps(self._asked(), sort_keys=True).encode()).hexdigest()
+        """The same for requests that ask for the same, by gRPC and HTTP, before and after a field is added."""
+        return _hash(self._asked(exclude_defaults=True))
 
-    def _asked(self) -> dict[str, object]:
-        """Return what is asked for, the same by gRPC and HTTP."""
-        return self.model_dump(exclude={"request_id", "validate_only"})
+    @property
+    def fingerprints(self) -> tuple[str, str]:
+        """What an idempotency record of the same request may have: records of version 0.1 counted defaults too."""
+        return self.fingerprint, _hash(self._asked(exclude_defaults=False))
+
+    def _asked(self, *, exclude_defaults: bool) -> dict[str, object]:
+        """Return what is asked for."""
+        return self.model_dump(exclude={"request_id", "validate_only"}, exclude_defaults=exclude_defaults)
 
 
 class _Named(_Input):
@@ -212,9 +221,9 @@ class UpdateCourseRequest(_Named, _Write):
     @property
     def etags(self) -> Collection[str]:
         """The etags of which the course must have one; none if it may have any."""
-        return _etags(self.etag)
+        return etags_of(self.etag)
 
-    def _asked(self) -> dict[str, object]:
+    def _asked(self, *, exclude_defaults: bool) -> dict[str, object]:  # it has none
         # Of the course only what was sent counts, and only what is to be changed, unless it may have to be created.
         sent = self.course.model_dump(exclude_unset=True, exclude={"etag"}) if self.allow_missing else None
         return {"name": self.name, "changes": self.changes, "sent": sent, "etag": self.etag}
@@ -226,7 +235,8 @@ class UpdateCourseRequest(_Named, _Write):
         return {field: getattr(self.course, field) for field in fields if field != "etag"}
 
 
-def _etags(text: str) -> Collection[str]:
+def etags_of(text: str) -> Collection[str]:
+    """Return the etags of a list, with commas between them; none for `*`, which is any."""
     return () if text in {"", "*"} else [etag.strip() for etag in text.split(",")]
 
 
@@ -239,7 +249,7 @@ class Change(_Write):
     @property
     def etags(self) -> Collection[str]:
         """The etags of which the course must have one; none if it may have any."""
-        return _etags(self.etag)
+        return etags_of(self.etag)
 
 
 class ChangeCourseRequest(_Named, Change):
@@ -286,7 +296,7 @@ def _items_in_conflict(items: object) -> Iterator[InitErrorDetails]:
 
 
 def _unique_parts(item: object) -> Iterator[tuple[str, ...]]:
-    """Return where in an item of a batch something unique stands, with its value at the end."""
+    """Return the path of each unique part of an item, followed by its value."""
     if not isinstance(item, dict):
         return
     if isinstance(course_id := item.get("course_id"), str) and course_id:

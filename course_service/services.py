@@ -38,6 +38,7 @@ from course_service.schemas import (
 )
 from course_service.store.courses import CourseRepository
 from course_service.store.database import Database, Repositories
+from course_service.store.idempotency_records import Outcome
 from course_service.tokens import PageTokens
 from course_service.validation import validated
 
@@ -150,10 +151,9 @@ class Updated:
     created: bool
 
 
-# A record keeps the course only: it was created by the call if this is its first version, which an update that changed
-# nothing may have returned too.
 _UPDATED: Result[Updated] = Result(
-    lambda updated: [updated.course], lambda courses: Updated(courses[0], created=courses[0].revision == 1)
+    lambda updated: Outcome([updated.course], updated.created),
+    lambda outcome: Updated(outcome.courses[0], outcome.created),
 )
 
 

@@ -70,7 +70,7 @@ class Settings(BaseModel):
     drain_seconds: Annotated[float, Field(ge=0, le=300)] = 5.0
     """How long the service goes on serving after SIGTERM while it reports NOT_SERVING, so that callers can leave."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
-    """The least severe messages that are logged."""
+    """The lowest severity that is logged."""
 
     @property
     def database(self) -> URL:

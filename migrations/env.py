@@ -23,7 +23,7 @@ from course_service.settings import load_settings
 from course_service.store import faults
 from course_service.store.database import check_encoding
 from course_service.store.engines import postgresql_engine, sqlite_engine
-from course_service.store.models import Base, is_there
+from course_service.store.models import Base, exists_on
 
 _LOCK_KEY = 4_019_672_561  # any number that nothing else on this database locks
 _PATIENCE_SECONDS: float = context.config.attributes.get("patience_seconds", 60.0)
@@ -33,7 +33,7 @@ _log = logging.getLogger("migrations")
 
 
 def make_engine() -> Engine:
-    """Make an engine on the database of the settings; SQLite's file is created if there is none."""
+    """Make an engine on the database of the settings; SQLite's file is created if it does not exist."""
     url = load_settings().database
     if url.drivername != "sqlite":
         return postgresql_engine(url, poolclass=NullPool)
@@ -57,9 +57,7 @@ def _exclusive(engine: Engine) -> Engine:
 def turn(connection: Connection, deadline: float) -> Iterator[None]:
     """Wait until no other migration runs, and keep others waiting until this one is done."""
     if connection.dialect.name == "sqlite":
-        file = connection.exec_driver_sql("PRAGMA database_list").one()[2]
-        connection.rollback()
-        folder = os.open(Path(file).parent, os.O_RDONLY)
+        folder = os.open(Path(load_settings().database.database or "").parent, os.O_RDONLY)
         try:
             while not _locked(folder):
                 _pause(deadline)
@@ -98,11 +96,24 @@ def migrate(connection: Connection) -> None:
         target_metadata=Base.metadata,
         transaction_per_migration=True,  # a migration that needs to can then do without
         transactional_ddl=True,  # also on SQLite, where each transaction here begins with BEGIN IMMEDIATE
-        include_object=lambda _, name, *__: is_there(name, connection.dialect.name),
+        include_object=lambda _, name, *__: exists_on(name, connection.dialect.name),
         autogenerate_plugins=["alembic.autogenerate.*", "alembic.ext.checkconstraint_byname"],
     )
     with context.begin_transaction():
         context.run_migrations()
+
+
+def migrated(engine: Engine, deadline: float) -> bool:
+    """Migrate when it is this migration's turn; False if traffic held a lock, and there is time to try again."""
+    try:
+        with engine.connect() as connection, turn(connection, deadline):
+            check_encoding(connection)
+            migrate(connection)
+    except OperationalError as error:
+        if not faults.is_locked(error) or time.monotonic() > deadline:
+            raise
+        return False
+    return True
 
 
 def main() -> None:
@@ -114,19 +125,10 @@ def main() -> None:
     logging.getLogger("alembic.util.messaging").setLevel(logging.CRITICAL)  # Alembic prints its errors besides
     deadline = time.monotonic() + _PATIENCE_SECONDS
     try:
-        with make_engine().connect() as connection, turn(connection, deadline):
-            check_encoding(connection)
-            while True:
-                try:
-                    migrate(connection)
-                except OperationalError as error:
-                    if not faults.is_locked(error) or time.monotonic() > deadline:
-                        raise
-                    connection.rollback()
-                    _log.info("the database is in use; trying again")
-                    time.sleep(_PAUSE_SECONDS)
-                else:
-                    break
+        engine = make_engine()
+        while not migrated(engine, deadline):
+            _log.info("the database is in use; trying again")
+            time.sleep(_PAUSE_SECONDS)
     except StartupError as error:
         raise CommandError(str(error)) from None
     except DBAPIError as error:

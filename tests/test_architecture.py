@@ -58,7 +58,7 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     "commands/__init__": (set(), set()),
     "commands/common": ({*STORE, "settings"}, set()),
     "commands/health": ({"environment"}, {"grpc"}),
-    "commands/migrate": ({"errors"}, {"alembic"}),
+    "commands/migrate": ({*STORE, "settings", "commands/common"}, {"alembic"}),
     "commands/purge": ({*USE_CASES, "settings", "telemetry/logs", "commands/common"}, set()),
     "commands/serve": (
         {*FACES, "rpc", "rest", "settings", "telemetry/calls", "telemetry/logs", "commands/common"},

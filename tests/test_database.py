@@ -109,6 +109,21 @@ def test_the_second_try_of_a_create_takes_no_external_id_that_was_given_away_mea
     assert create_course(postgresql, request("heir", external_ids={"sis": "A1"})).external_ids == {"sis": "A1"}
 
 
+def test_a_write_that_may_have_been_stored_is_never_said_not_to_be(
+    postgresql: Database, lost_commit: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slow(*_: object) -> None:
+        raise DeadlineExceeded
+
+    def second_try_is_slow() -> None:
+        monkeypatch.setattr(CourseRepository, "add", slow)
+
+    lost_commit(second_try_is_slow)
+    with pytest.raises(DatabaseUnavailable):
+        create_course(postgresql, request("bio"))
+    assert get_course_by_id(postgresql, "bio").title == "Biology"
+
+
 @pytest.mark.parametrize("request_id", ["", str(uuid.uuid4())])
 def test_a_create_whose_commit_was_not_answered_is_made_once(
     postgresql: Database, postgresql_url: URL, lost_commit: Callable[..., None], request_id: str

@@ -1,10 +1,12 @@
 """What happens around every call: one way for unary gRPC calls, streams and HTTP requests."""
 
 import contextlib
+import functools
 import gc
 import logging
 import queue
 import re
+import socket
 import threading
 import time
 import uuid
@@ -21,6 +23,7 @@ from grpc_reflection.v1alpha import reflection_pb2
 
 from course_service import call as current_call
 from course_service.call import Call
+from course_service.course import Course
 from course_service.errors import CourseArchived, CourseError
 from course_service.guard.guard import Guard
 from course_service.guard.steps import Credentials
@@ -35,6 +38,7 @@ from course_service.store.database import Database
 from tests.conftest import TOKENS, Service
 from tests.support.calls import call, create, failed
 from tests.support.failures import Failure, grpc_failure, http_failure
+from tests.test_repository import COURSE
 
 REQUEST_ID = "6f1f2a60-3e0b-4c57-9d5a-2f0f5d3b8a11"
 
@@ -235,13 +239,13 @@ def test_three_hundred_failures_on_one_connection_are_all_answered_without_the_g
     create_request = course_pb2.CreateCourseRequest(course=course_pb2.Course(title="x"), course_id="taken")
     guarded.courses.CreateCourse(create_request)
     batch = course_pb2.BatchCreateCoursesRequest(requests=[create_request])
-    in_the_way: dict[str, Callable[[], Any]] = {
+    failures_by_reason: dict[str, Callable[[], Any]] = {
         "COURSE_NOT_FOUND": lambda: guarded.get_by_grpc("courses/nope"),
         "COURSE_ARCHIVED": lambda: guarded.get_by_grpc("courses/nope", "eve"),
         "COURSE_ALREADY_EXISTS": lambda: guarded.courses.CreateCourse(create_request, timeout=20),
         "REQUEST_INVALID": lambda: guarded.courses.CreateCourse(course_pb2.CreateCourseRequest(), timeout=20),
     }
-    for reason, fail in in_the_way.items():
+    for reason, fail in failures_by_reason.items():
         for _ in range(300):
             assert grpc_failure(fail).reason == reason
     for _ in range(120):
@@ -332,7 +336,48 @@ def test_a_call_without_a_deadline_gets_one_by_both_faces(service: Service, monk
         service.courses.GetCourse(course_pb2.GetCourseRequest(name="courses/a"))
     service.http.get("/courses/a")
     assert len(left) == 2
-    assert all(current_call.MAX_SECONDS - 1 < seconds <= current_call.MAX_SECONDS for seconds in left)
+    # Outside of a call it would be all of it.
+    assert all(current_call.MAX_SECONDS - 1 < seconds < current_call.MAX_SECONDS for seconds in left)
+
+
+def test_a_call_whose_deadline_has_passed_is_not_worked_on(guarded: Guarded, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(current_call, "MAX_SECONDS", -1.0)
+    request = course_pb2.CreateCourseRequest(course=course_pb2.Course(title="x"), course_id="late")
+    assert grpc_failure(guarded.courses.CreateCourse, request).reason == "DEADLINE_EXCEEDED"
+    monkeypatch.undo()
+    assert http_failure(guarded.http.get("/courses/late"), 404).reason == "COURSE_NOT_FOUND"
+
+
+def test_a_body_that_does_not_arrive_in_time_is_not_waited_for(
+    guarded: Guarded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("course_service.rest.app.Call", functools.partial(Call, deadline=time.monotonic() + 0.3))
+    host, port = guarded.http.base_url.host, guarded.http.base_url.port
+    with socket.create_connection((host, port), timeout=10) as connection:
+        head = "POST /courses HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 20\r\n\r\n{"
+        connection.sendall(head.encode())
+        assert connection.recv(100).startswith(b"HTTP/1.1 504 ")
+
+
+def test_a_call_whose_caller_has_stopped_waiting_is_not_logged_as_ok(
+    guarded: Guarded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = threading.Event()
+
+    def slow(*_: object) -> Course:
+        assert gone.wait(10)
+        return COURSE
+
+    monkeypatch.setattr("course_service.services.get_course_by_id", slow)
+    with pytest.raises(grpc.RpcError):
+        guarded.courses.GetCourse(course_pb2.GetCourseRequest(name="courses/a"), timeout=0.3)
+    pending = guarded.courses.GetCourse.future(course_pb2.GetCourseRequest(name="courses/a"), timeout=20)
+    pending.cancel()
+    gone.set()
+    deadline = time.monotonic() + 5
+    while len(guarded.steps.observed) < 1 and time.monotonic() < deadline:
+        threading.Event().wait(0.01)
+    assert guarded.steps.observed[0].code in {"DEADLINE_EXCEEDED", "CANCELLED"}
 
 
 # The line
@@ -377,10 +422,13 @@ def test_every_call_has_one_line_by_both_faces(
     service.http.post("/courses", json={"title": "canary"}, headers={"Idempotency-Key": str(uuid.UUID(int=1))})
     service.http.get("/courses/canary-nope?canary=1")
     service.http.get("/canary")
+    service.http.head("/courses/canary:publish")
+    failed(service, "CreateCourse", course={"title": ""}, request_id=REQUEST_ID)
+    service.http.post("/courses", json={}, headers={"Idempotency-Key": REQUEST_ID})
     with monkeypatch.context() as patch:
         patch.setattr("course_service.services.get_course_by_id", lambda *_: 1 / 0)
         failed(service, "GetCourse", name="courses/canary-id")
-    found = wait_for(lines, 7)
+    found = wait_for(lines, 10)
     assert [(line["face"], line["method"], line["code"], line["reason"], line["request_id"]) for line in found] == [
         ("grpc", "CreateCourse", "OK", None, None),
         ("grpc", "PublishCourse", "OK", None, REQUEST_ID),
@@ -388,11 +436,14 @@ def test_every_call_has_one_line_by_both_faces(
         ("http", "CreateCourse", "OK", None, str(uuid.UUID(int=1))),
         ("http", "GetCourse", "INVALID_ARGUMENT", "REQUEST_INVALID", None),
         ("http", "unknown", "NOT_FOUND", "ROUTE_NOT_FOUND", None),
+        ("http", "unknown", "UNIMPLEMENTED", "METHOD_NOT_ALLOWED", None),
+        ("grpc", "CreateCourse", "INVALID_ARGUMENT", "REQUEST_INVALID", REQUEST_ID),
+        ("http", "CreateCourse", "INVALID_ARGUMENT", "REQUEST_INVALID", REQUEST_ID),
         ("grpc", "GetCourse", "INTERNAL", "INTERNAL", None),
     ]
     assert {line["level"] for line in found} == {"INFO"}
     assert {line["caller"] for line in found} == {"anonymous"}
-    assert [bool(line["error_id"]) for line in found] == [False] * 6 + [True]
+    assert [bool(line["error_id"]) for line in found] == [False] * 9 + [True]
     assert "canary" not in str(found)
 
 

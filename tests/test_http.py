@@ -143,6 +143,9 @@ def test_an_idempotency_key_makes_each_write_safe_to_repeat(http: httpx2.Client)
     key = {"Idempotency-Key": str(uuid.uuid4())}
     upserts = [http.patch("/courses/new?allow_missing=true", json={"title": "z"}, headers=key) for _ in range(2)]
     assert [upsert.status_code for upsert in upserts] == [201, 201]
+    key = {"Idempotency-Key": str(uuid.uuid4())}
+    again = [http.patch("/courses/new?allow_missing=true", json={"title": "z"}, headers=key) for _ in range(2)]
+    assert [unchanged.status_code for unchanged in again] == [200, 200]
     assert upserts[0].json() == upserts[1].json()
     failure = http_failure(http.post("/courses", json={"title": "x"}, headers={"Idempotency-Key": "x"}), 422)
     assert failure.violations == {"Idempotency-Key": "FIELD_BAD_FORMAT"}
@@ -224,6 +227,9 @@ def test_header_and_body_must_not_disagree(http: httpx2.Client) -> None:
         assert failure.message.startswith(f"{header}: ")
     twice = http.post("/courses", json={"title": "x"}, headers=[("Idempotency-Key", one), ("Idempotency-Key", one)])
     assert http_failure(twice, 422).violations == {"Idempotency-Key": "FIELD_DUPLICATE"}
+    both = f'"other", {etag}'
+    assert ok(http.patch("/courses/bio", json={"etag": both, "title": "Same list"}, headers={"If-Match": both}))
+    etag = http.get("/courses/bio").headers["ETag"]
     agreeing = {"Idempotency-Key": one.upper(), "If-Match": f'"other", {etag}'}
     assert ok(http.post("/courses/bio:publish", json={"request_id": one, "etag": etag}, headers=agreeing))
 

@@ -20,7 +20,7 @@ from course_service.course import State
 from course_service.filters import parse_filter
 from course_service.paging import parse_order_by
 from course_service.store.database import Database, SchemaMissing
-from course_service.store.models import SCHEMA_REVISION, Base, is_there
+from course_service.store.models import SCHEMA_REVISION, Base, exists_on
 from tests.conftest import ROOT, PostgresServer, migrate
 from tests.test_repository import COURSE
 
@@ -119,7 +119,7 @@ def test_models_and_migrations_agree(database_url: URL, empty_database_url: URL)
             connection,
             opts={
                 "autogenerate_plugins": plugins,
-                "include_object": lambda _, name, *__: is_there(name, connection.dialect.name),
+                "include_object": lambda _, name, *__: exists_on(name, connection.dialect.name),
             },
         )
         assert compare_metadata(context, Base.metadata) == []

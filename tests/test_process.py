@@ -4,8 +4,10 @@ import asyncio
 import contextlib
 import fcntl
 import os
+import re
 import signal
 import socket
+import sqlite3
 import struct
 import subprocess
 import sys
@@ -41,6 +43,10 @@ def test_start_call_stop_and_the_course_is_still_there(empty_database_url: URL) 
         assert httpx2.get(f"{process.http_address}/{created.name}").json()["title"] == "Biology"
         assert process.stop() == 0
         assert process.log.endswith("stopped\n")
+        assert re.search(
+            r"Z INFO course_service\.calls: grpc CreateCourse OK \d+\.\d ms caller=anonymous\n", process.log
+        )
+        assert "course_service.calls: http GetCourse OK" in process.log
         assert "Traceback" not in process.log
     with running(empty_database_url) as process:
         with grpc.insecure_channel(process.grpc_address) as channel:
@@ -230,6 +236,26 @@ def test_a_migration_waits_for_another_one_and_gives_up_in_time(tmp_path: Path) 
         migrate(url, patience_seconds=1.0)
     os.close(folder)
     migrate(url)
+
+
+def test_a_migration_waits_longer_for_a_locked_file_than_sqlite_does(tmp_path: Path) -> None:
+    file = tmp_path / "course.db"
+    holder = sqlite3.connect(file, isolation_level=None, check_same_thread=False)
+    holder.execute("PRAGMA journal_mode=WAL")
+    holder.execute("BEGIN IMMEDIATE")
+    release = threading.Timer(6, holder.execute, ["ROLLBACK"])
+    release.start()
+    migrate(make_url(f"sqlite:///{file}"))
+    release.join()
+    holder.close()
+
+
+def test_migrate_refuses_what_the_service_would_refuse(migrated_url: URL) -> None:
+    assert migrated_url.database
+    with contextlib.closing(sqlite3.connect(migrated_url.database)) as connection:
+        connection.execute("ALTER TABLE courses RENAME TO lessons")
+    assert "a table or column" in failed_migration(str(migrated_url))
+    assert "a table or column" in failed_start(COURSE_DATABASE_URL=str(migrated_url))
 
 
 def test_two_colons_listen_on_ipv4_too() -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import grpc
 import pytest
 from course.v1 import course_pb2
+from pydantic import Field
 from sqlalchemy import create_engine, text
 from sqlalchemy.engine import URL
 from sqlalchemy.pool import NullPool
@@ -18,7 +19,7 @@ from sqlalchemy.pool import NullPool
 from course_service.call import Call, working_on
 from course_service.course import Course
 from course_service.errors import CourseNotDeleted
-from course_service.schemas import CreateCourseRequest
+from course_service.schemas import CourseCreate, CreateCourseRequest
 from course_service.services import create_course
 from course_service.store.courses import CourseRepository
 from course_service.store.database import Database
@@ -283,6 +284,26 @@ def test_a_record_of_an_older_or_newer_release_is_replayed(service: Service, dat
     replayed = call(service, "CreateCourse", **request)
     assert (replayed.name, replayed.title, replayed.etag) == (first.name, first.title, first.etag)
     assert (replayed.code, dict(replayed.labels)) == ("", {})
+
+
+def test_a_field_that_is_added_changes_no_fingerprint(service: Service, database_url: URL) -> None:
+    class LaterCourse(CourseCreate):
+        level: str = Field(default_factory=str)
+
+    class LaterRequest(CreateCourseRequest):
+        course: LaterCourse
+
+    asked: dict[str, Any] = {"course": {"title": "x", "labels": {"a": "1"}}, "request_id": new_id()}
+    now, later = validated(CreateCourseRequest, asked), validated(LaterRequest, asked)
+    assert later.fingerprint == now.fingerprint
+    other = {"course": {"title": "x", "labels": {"a": "1"}, "level": "1"}}
+    assert validated(LaterRequest, other).fingerprint != now.fingerprint
+    # The release before counted defaults too, and its records are still replayed.
+    first = call(service, "CreateCourse", **asked)
+    with create_engine(database_url, poolclass=NullPool).begin() as connection:
+        connection.execute(text("UPDATE answers SET fingerprint = :older"), {"older": now.fingerprints[1]})
+    assert now.fingerprints[1] != now.fingerprint
+    assert call(service, "CreateCourse", **asked) == first
 
 
 def test_every_field_that_records_may_lack_has_a_value() -> None:

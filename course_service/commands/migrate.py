@@ -6,7 +6,9 @@ from alembic import command
 from alembic.config import Config
 from alembic.util import CommandError
 
+from course_service.commands.common import open_database
 from course_service.errors import StartupError
+from course_service.settings import load_settings
 
 _PACKAGE = Path(__file__).parent.parent
 
@@ -17,6 +19,7 @@ def main() -> int:
         command.upgrade(migrations(), "head")
     except CommandError as error:
         raise StartupError(str(error)) from None
+    open_database(load_settings(), connections=1).close()  # what the service would refuse is refused here
     return 0
 
 

@@ -3,7 +3,7 @@
 import logging
 
 from course_service.commands.common import open_database
-from course_service.errors import DatabaseUnavailable, StartupError
+from course_service.errors import DatabaseUnavailable, DeadlineExceeded, StartupError
 from course_service.services import purge
 from course_service.settings import load_settings
 from course_service.telemetry.logs import log_to_terminal
@@ -18,8 +18,9 @@ def main() -> int:
     database = open_database(settings, connections=1)
     try:
         purged = purge(database)
-    except DatabaseUnavailable as error:
-        raise StartupError(f"the database went away ({error.cause}); run it again") from None
+    except (DatabaseUnavailable, DeadlineExceeded) as error:
+        problem = error.cause or "a statement took too long"
+        raise StartupError(f"the database is not available: {problem}; run purge again") from None
     finally:
         database.close()
     _log.info("purged %d courses and %d idempotency records", purged.courses, purged.records)

@@ -4,7 +4,8 @@ A face makes a `Call` of what comes in and passes these steps, in this order:
 
 1. `observed`: from here on the call is the current one; when it has ended, however it ended, it is observed (one line
    in the log).
-2. `entered`: who calls (identify), may they (authorise), is there room (admit). None of these reads the request's body.
+2. `entered`: who calls (identify), may they (authorise), is there room (admit), is there time (deadline). None of these
+   reads the request's body. HTTP paths that are no method of the contract (documentation, unknown ones) do not enter.
 3. The work, which `call.remaining()` bounds by the call's deadline.
 4. `failed`: whatever was raised becomes the error's status.
 """
@@ -16,7 +17,7 @@ from contextlib import AbstractContextManager
 from google.rpc import code_pb2, status_pb2
 
 from course_service.call import Call, begin, end
-from course_service.errors import CourseError
+from course_service.errors import CourseError, DeadlineExceeded
 from course_service.guard.internal import report
 from course_service.guard.status import to_status
 from course_service.guard.steps import (
@@ -56,13 +57,16 @@ class Guard:
         """Let a call in, until its work is done. Raises what the steps raise."""
         call.caller = self._identify(credentials)
         self._authorise(call)
-        return self._admit(call)
+        room = self._admit(call)
+        if call.deadline <= time.monotonic():
+            raise DeadlineExceeded
+        return room
 
     def failed(self, call: Call, exception: BaseException, name_of: Callable[[str], str] = str) -> status_pb2.Status:
         """Make the status of a call whose work has raised; to be called where the exception is caught.
 
-        Afterwards the exception refers to no frame any more. One that does (and is referred to by one, as SQLAlchemy's
-        are) keeps everything that the call used, gRPC's own part of it too, until the garbage collector runs.
+        Afterwards the exception has no traceback. A traceback in a reference cycle, as SQLAlchemy's errors have one,
+        keeps the gRPC call open until the garbage collector runs.
         """
         error = exception if isinstance(exception, CourseError) else report(exception)
         status = to_status(error, name_of)
@@ -91,7 +95,12 @@ class _Observed(AbstractContextManager[None]):
         self._observe(self._call, time.perf_counter() - self._start)
 
 
-def _forget_frames(exception: BaseException | None) -> None:
-    while exception is not None:
-        exception.__traceback__ = None
-        exception = exception.__cause__ or exception.__context__
+def _forget_frames(exception: BaseException) -> None:
+    seen: set[BaseException] = set()
+    waiting: list[BaseException | None] = [exception]
+    while waiting:
+        found = waiting.pop()
+        if found is not None and found not in seen:
+            seen.add(found)
+            found.__traceback__ = None
+            waiting += (found.__cause__, found.__context__)

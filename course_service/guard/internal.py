@@ -9,6 +9,8 @@ from course_service.errors import InternalError
 
 _log = logging.getLogger(__name__)
 
+_MAX_FRAMES = 20
+
 
 def report(exception: BaseException) -> InternalError:
     """Log where an unforeseen exception was raised, and make the error that the caller gets instead.
@@ -16,7 +18,7 @@ def report(exception: BaseException) -> InternalError:
     Neither has the exception's text: it may quote statements, values or addresses.
     """
     error_id = secrets.token_hex(8)
-    frames = traceback.extract_tb(exception.__traceback__)
+    frames = traceback.extract_tb(exception.__traceback__)[-_MAX_FRAMES:]
     path = " > ".join(f"{Path(frame.filename).stem}.{frame.name}:{frame.lineno}" for frame in frames)
     driver_error = getattr(exception, "orig", None)  # what SQLAlchemy wraps
     code = getattr(driver_error, "pgcode", None) or getattr(driver_error, "sqlite_errorname", None)

@@ -29,7 +29,7 @@ Admit = Callable[[Call], AbstractContextManager[None]]
 
 
 Observe = Callable[[Call, float], None]
-"""Takes note of a call that has ended, and of how many seconds it took."""
+"""Observes a call that has ended, and how many seconds it took."""
 
 
 def anonymous(_: Credentials) -> str:
@@ -60,7 +60,7 @@ def log_call(call: Call, seconds: float) -> None:
 
 def level_of(call: Call) -> int:
     """Return the level at which a call is logged."""
-    return logging.DEBUG if call.is_plumbing else logging.INFO
+    return logging.DEBUG if call.is_about_service else logging.INFO
 
 
 def call_line(call: Call, seconds: float) -> str:

@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from course_service.call import UNKNOWN_METHOD, Call
 from course_service.guard.guard import Guard
-from course_service.rest.errors import map_errors
+from course_service.rest.errors import METHOD, map_errors
 from course_service.rest.openapi import operation_id, restore_nulls
 from course_service.rest.routes import make_routes
 from course_service.store.database import Database
@@ -74,9 +74,9 @@ class _Guarded:
             await self._api(scope, receive, send)
             return
         # HEAD is GET without the body, which the server leaves out.
-        inner = {**scope, "method": "GET" if scope["method"] == "HEAD" else scope["method"]}
+        inner = {**scope, "method": "GET" if scope["method"] == "HEAD" else scope["method"], METHOD: scope["method"]}
         call = Call(face="http")
         with self._guard.observed(call), contextlib.suppress(Exception):  # which has been reported and responded to
             await self._api(inner, receive, send)
-            if call.method == UNKNOWN_METHOD and "endpoint" in inner:
+            if call.method == UNKNOWN_METHOD and call.code == "OK":
                 call.method = "http/documentation"

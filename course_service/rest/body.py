@@ -6,9 +6,11 @@ from collections.abc import Collection
 from email.message import Message
 from typing import Any
 
+import anyio
 from fastapi import Request
 
-from course_service.errors import RequestInvalid, RequestMalformed, RequestTooLarge, Violation
+from course_service import call
+from course_service.errors import DeadlineExceeded, RequestInvalid, RequestMalformed, RequestTooLarge, Violation
 
 MAX_BODY_BYTES = 1 << 20
 
@@ -19,15 +21,20 @@ class StrictRequest(Request):
     async def read_json(self) -> None:
         """Read the body as a JSON document in UTF-8, or nothing.
 
-        No name may stand twice in an object, and no number may be none. Raises `RequestTooLarge`, `RequestMalformed`.
+        A repeated name, NaN and Infinity are refused. Raises `RequestTooLarge`, `RequestMalformed`, and
+        `DeadlineExceeded` if it does not arrive in time.
         """
         chunks: list[bytes] = []
         size = 0
-        async for chunk in self.stream():
-            size += len(chunk)
-            if size > MAX_BODY_BYTES:
-                raise RequestTooLarge(MAX_BODY_BYTES)
-            chunks.append(chunk)
+        try:
+            with anyio.fail_after(call.remaining()):
+                async for chunk in self.stream():
+                    size += len(chunk)
+                    if size > MAX_BODY_BYTES:
+                        raise RequestTooLarge(MAX_BODY_BYTES)
+                    chunks.append(chunk)
+        except TimeoutError:
+            raise DeadlineExceeded from None
         self._body = b"".join(chunks)  # where `body` and `json`, which FastAPI calls, look first
         if not self._body:
             return
@@ -70,7 +77,7 @@ def _is_json(content_type: str) -> bool:
 def _no_name_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     members = dict(pairs)
     if len(members) < len(pairs):
-        raise ValueError("a name stands twice")
+        raise ValueError("a name is repeated")
     return members
 
 

@@ -24,7 +24,10 @@ from course_service.rest.body import body_malformed
 from course_service.rest.parameters import http_name
 from course_service.validation import invalid, violation
 
-# As google/rpc/code.proto says, except that a body that breaks rules is 422.
+METHOD = "course_service.method"
+"""Where a request's scope has the method that the caller sent, which may be HEAD."""
+
+# As google/rpc/code.proto says, except that INVALID_ARGUMENT is 422.
 HTTP_CODES = {
     code_pb2.CANCELLED: 499,
     code_pb2.INVALID_ARGUMENT: HTTPStatus.UNPROCESSABLE_ENTITY,
@@ -73,13 +76,16 @@ def map_errors(app: FastAPI, guard: Guard) -> None:
                 return failed(RouteNotFound(request.url.path))
             case HTTPStatus.METHOD_NOT_ALLOWED:
                 allowed = allowed_methods(app.routes, request)
-                return failed(MethodNotAllowed(request.method, allowed), {"Allow": ", ".join(allowed)})
+                return failed(
+                    MethodNotAllowed(request.scope.get(METHOD, request.method), allowed), {"Allow": ", ".join(allowed)}
+                )
             case code:
                 return _foreign_error(code, error.headers)
 
     @app.exception_handler(ClientDisconnect)
     async def left(_: Request, __: ClientDisconnect) -> JSONResponse:
-        return _foreign_error(HTTP_CODES[code_pb2.CANCELLED], None)  # which nobody receives
+        call.current().code = "CANCELLED"
+        return JSONResponse(None, status_code=HTTP_CODES[code_pb2.CANCELLED])  # which nobody receives
 
     @app.exception_handler(Exception)
     async def unforeseen(_: Request, exception: Exception) -> JSONResponse:

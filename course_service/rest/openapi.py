@@ -1,6 +1,5 @@
 """What `/openapi.json` says beside the types: examples, headers, and what each error looks like."""
 
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any, Literal
@@ -8,10 +7,10 @@ from typing import Any, Literal
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict, Field
 
-from course_service import errors
+from course_service import errors, fields
 from course_service.course import Course, State
 from course_service.guard.status import to_status
-from course_service.rest.body import MAX_BODY_BYTES
+from course_service.rest.body import MAX_BODY_BYTES, body_malformed
 from course_service.rest.errors import error_body
 from course_service.rest.parameters import http_name
 from course_service.schemas import CourseCreate, CourseResponse
@@ -36,7 +35,6 @@ COURSE = Course(
     state_before_delete=None,
     revision=1,
 )
-_OTHER_UID = "01a209a5-9d85-7067-a9f1-b0c0a44fcbed"
 _NAME = COURSE.name
 _RESPONSE = CourseResponse.model_validate(COURSE).model_dump(mode="json")
 _BASIC = {**_RESPONSE, "description": ""}
@@ -174,9 +172,9 @@ INVALID = errors.RequestInvalid(
     ]
 )
 INVALID_ID = errors.RequestInvalid(
-    [errors.Violation("name", "FIELD_BAD_FORMAT", "Must match ^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$ or be a UUID.")]
+    [errors.Violation("name", "FIELD_BAD_FORMAT", f"Must match {fields.EXISTING_ID_PATTERN}.")]
 )
-MALFORMED = errors.RequestMalformed("The body must be a JSON object in UTF-8, sent as Content-Type: application/json.")
+MALFORMED = body_malformed()
 REUSED = errors.RequestIdReused("6f1f2a60-3e0b-4c57-9d5a-2f0f5d3b8a11")
 NOT_FOUND = errors.CourseNotFound(_NAME)
 NOT_ALL_FOUND = errors.CoursesNotFound([_NAME, "courses/chem-1"], [1])
@@ -262,6 +260,6 @@ def list_example() -> dict[str, Any]:
     return {"courses": [_BASIC], "next_page_token": ""}
 
 
-def courses_example(names: Sequence[str] = (_NAME,)) -> dict[str, Any]:
+def courses_example() -> dict[str, Any]:
     """Return the response of a batch."""
-    return {"courses": [_RESPONSE for _ in names]}
+    return {"courses": [_RESPONSE]}

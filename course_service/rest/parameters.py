@@ -8,7 +8,7 @@ from course_service import fields, paging
 from course_service.course import COLLECTION
 from course_service.errors import RequestInvalid, Violation
 from course_service.filters import MAX_LENGTH as MAX_FILTER_LENGTH
-from course_service.schemas import MAX_BATCH, View
+from course_service.schemas import MAX_BATCH, View, etags_of
 
 IDEMPOTENCY_KEY = "Idempotency-Key"
 IF_MATCH = "If-Match"
@@ -131,9 +131,12 @@ def agreed_request_id(header: str, in_body: str) -> str:
 
 def agreed_etag(header: str, in_body: str) -> str:
     """Return the etag of a call that can have it in two places; raises `RequestInvalid` if they disagree."""
-    if header and in_body and "*" not in {header, in_body} and in_body not in map(str.strip, header.split(",")):
+    if not header or not in_body or "*" in {header, in_body}:
+        return header if in_body in {"", "*"} else in_body
+    both = set(etags_of(header)) & set(etags_of(in_body))
+    if not both:
         raise _disagreement(IF_MATCH, "etag")
-    return header if in_body in {"", "*"} else in_body
+    return ", ".join(sorted(both))
 
 
 def _disagreement(header: str, field: str) -> RequestInvalid:

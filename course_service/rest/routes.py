@@ -16,6 +16,7 @@ from course_service.rest import openapi
 from course_service.rest.body import StrictRequest, check_query
 from course_service.rest.openapi import responses
 from course_service.rest.parameters import (
+    IDEMPOTENCY_KEY,
     AllowMissingDelete,
     AllowMissingUpdate,
     CourseIdPath,
@@ -54,6 +55,7 @@ def guarded_route(guard: Guard) -> type[APIRoute]:
             async def guarded(request: Request) -> Response:
                 this_call = call.current()
                 this_call.method = method
+                this_call.note_request_id(request.headers.get(IDEMPOTENCY_KEY, ""))
                 with guard.entered(this_call, Credentials(request.headers.items)):
                     check_query(request, known, lists)
                     strict = StrictRequest(request.scope, request.receive)

@@ -42,7 +42,7 @@ class HttpServer:
         self._server = _Server(
             uvicorn.Config(
                 app,
-                lifespan="on",  # with "auto", one that fails counts as none, and the server starts without it
+                lifespan="on",  # with "auto", a lifespan that fails would count as none
                 log_config=None,
                 access_log=False,
                 server_header=False,

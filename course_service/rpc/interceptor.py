@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -42,8 +43,10 @@ class GuardInterceptor(grpc.ServerInterceptor):
             return grpc.stream_stream_rpc_method_handler(_Stream(self._guard, UNKNOWN_METHOD, _unknown(path)))
         method = path.removeprefix("/").removeprefix(_OWN_SERVICE)
         if handler.unary_unary is not None:
+            unary = _Unary(self._guard, method, handler.unary_unary, handler.request_deserializer)
+            _keep_threads(unary, handler.unary_unary)
             return grpc.unary_unary_rpc_method_handler(
-                _Unary(self._guard, method, handler.unary_unary, handler.request_deserializer),
+                unary,
                 request_deserializer=None,
                 response_serializer=handler.response_serializer,
             )
@@ -57,8 +60,7 @@ class GuardInterceptor(grpc.ServerInterceptor):
             if getattr(behavior, "experimental_non_blocking", False):
                 return handler  # health's Watch: it works by callbacks and holds no thread
             stream = _Stream(self._guard, method, behavior)
-            # A stream that has threads of its own keeps them; the others' threads must not wait for it.
-            stream.experimental_thread_pool = getattr(behavior, "experimental_thread_pool", None)
+            _keep_threads(stream, behavior)
             make = getattr(grpc, f"{kind}_rpc_method_handler")
             guarded: _Handler = make(
                 stream,
@@ -69,10 +71,16 @@ class GuardInterceptor(grpc.ServerInterceptor):
         raise TypeError(f"{method} takes a stream and returns one message, which the guard does not know")
 
 
+def _keep_threads(wrapper: _Guarded, behavior: _Behavior) -> None:
+    """Have a method that has threads of its own keep them: the others' threads must not wait for it."""
+    wrapper.experimental_thread_pool = getattr(behavior, "experimental_thread_pool", None)
+
+
 class _Guarded:
     """What unary calls and streams have in common."""
 
-    __slots__ = ("_behavior", "_guard", "_method")
+    __slots__ = ("_behavior", "_guard", "_method", "experimental_thread_pool")
+    experimental_thread_pool: Any
 
     def __init__(self, guard: Guard, method: str, behavior: _Behavior) -> None:
         self._guard = guard
@@ -97,7 +105,11 @@ class _Unary(_Guarded):
         with self._guard.observed(call):
             try:
                 with self._guard.entered(call, _credentials(context)):
-                    return self._behavior(_decoded(self._decode, message), context)
+                    request = _decoded(self._decode, message)
+                    call.note_request_id(getattr(request, "request_id", ""))
+                    response = self._behavior(request, context)
+                _note_absence(call, context)
+                return response  # noqa: TRY300  # an else would be one more place where a call goes on
             except BaseException as exception:  # grpcio would leave a SystemExit without a response
                 status = self._guard.failed(call, exception)
         return context.abort_with_status(rpc_status.to_status(status))
@@ -106,26 +118,31 @@ class _Unary(_Guarded):
 class _Stream(_Guarded):
     """A call with a stream of responses on its way through the guard."""
 
-    __slots__ = ("experimental_thread_pool",)
-    experimental_thread_pool: Any
+    __slots__ = ()
 
     def __call__(self, request: Any, context: grpc.ServicerContext) -> Iterator[Any]:  # noqa: ANN401  # a message or an iterator
         call = self._call(context)
+        status = None
         with self._guard.observed(call):
             try:
                 with self._guard.entered(call, _credentials(context)):
                     yield from self._behavior(request, context)
             except GeneratorExit:
-                call.code = "CANCELLED"
+                _note_absence(call, context)
                 raise
             except BaseException as exception:
-                if isinstance(exception, grpc.RpcError) and not context.is_active():  # the caller has left
-                    call.code = "CANCELLED"
-                    return
-                status = self._guard.failed(call, exception)
-            else:
-                return
-        context.abort_with_status(rpc_status.to_status(status))
+                # grpcio ends the requests of a caller that has left with an RpcError.
+                if context.is_active() or not isinstance(exception, grpc.RpcError):
+                    status = self._guard.failed(call, exception)
+            _note_absence(call, context)
+        if status is not None:
+            context.abort_with_status(rpc_status.to_status(status))
+
+
+def _note_absence(call: Call, context: grpc.ServicerContext) -> None:
+    """Note it if nobody waits for the response any more."""
+    if not context.is_active():
+        call.code = "DEADLINE_EXCEEDED" if call.deadline <= time.monotonic() else "CANCELLED"
 
 
 def _credentials(context: grpc.ServicerContext) -> Credentials:

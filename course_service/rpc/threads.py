@@ -7,6 +7,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from queue import SimpleQueue
 from typing import Any, TypeAlias
 
+from course_service.guard.internal import report
+
 _Task: TypeAlias = tuple[Callable[..., object], tuple[object, ...], dict[str, object]]
 
 
@@ -40,5 +42,8 @@ class CallThreads(ThreadPoolExecutor):
     def _work(self) -> None:
         while task := self._tasks.get():
             fn, args, kwargs = task
-            fn(*args, **kwargs)  # whatever it raises, grpcio has caught
+            try:
+                fn(*args, **kwargs)
+            except BaseException as exception:  # grpcio catches what is an Exception
+                report(exception)
             del task, fn, args, kwargs  # or they would keep the last call open

@@ -29,7 +29,7 @@ from course_service.store.keyset import in_order
 from course_service.store.models import CourseRow, ExternalIdRow
 
 _Conflict: TypeAlias = Callable[[], CourseError]
-"""Makes the error of a course that cannot be stored. (An error that is kept and raised later would refer to itself.)"""
+"""Makes the error of a course that cannot be stored. Errors are made where they are raised, so that none is kept."""
 
 # Statements are built once where they can be: building one costs more than running it.
 _FIELDS = [field.name for field in dataclasses.fields(Course)]
@@ -168,7 +168,7 @@ class CourseRepository:
             taken = {key for key, _, _ in held}
             # The course that held one has just let it go: what is not taken yet is tried again.
             rows = [row for row in rows if row["key"] not in taken]
-        raise DatabaseUnavailable
+        raise DatabaseUnavailable("an external id changed hands too often")
 
     def _insert(
         self, row: type[Any], rows: Sequence[Mapping[str, object]], returning: InstrumentedAttribute[str]
@@ -180,8 +180,8 @@ class CourseRepository:
 
 
 def _conflict(course: Course, holder: Course | None) -> _Conflict | None:
-    if holder is None:  # there was one, which has just been purged
-        raise DatabaseUnavailable
+    if holder is None:
+        raise DatabaseUnavailable("the course that holds the id has just been purged")
     if holder.uid == course.uid:
         return None
     error = CourseIdHeldByDeletedCourse if holder.state is State.DELETED else CourseAlreadyExists

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import math
 import os
 import random
 import threading
@@ -53,7 +54,7 @@ class SchemaMissing(StartupError):
 
 
 class DatabaseUnusable(StartupError):
-    """The database responds, but is not as the service needs it."""
+    """The database cannot be used; the message has the cause."""
 
     def __init__(self, problem: str) -> None:
         super().__init__(f"the database of COURSE_DATABASE_URL cannot be used: {problem}")
@@ -118,21 +119,30 @@ class Database:
         `DatabaseUnavailable`, after which the work may have been committed, and `DeadlineExceeded`.
         """
 
+        maybe_committed = False
+
         def attempt() -> _T:
+            nonlocal maybe_committed
             with self._transaction() as connection:
                 with _rolled_back_on_error(connection):
                     result = work(Repositories(connection))
                 try:
                     connection.exec_driver_sql("COMMIT")
                 except DBAPIError as error:
-                    if error.connection_invalidated and not repeatable:
-                        _log.warning("no response to a COMMIT: %s", faults.cause(error))
-                        raise DatabaseUnavailable from error
+                    if error.connection_invalidated:
+                        maybe_committed = True
+                        if not repeatable:
+                            raise DatabaseUnavailable(f"no response to a COMMIT: {faults.cause(error)}") from error
                     _roll_back(connection)
                     raise
                 return result
 
-        return _try(attempt)
+        try:
+            return _try(attempt)
+        except DeadlineExceeded:
+            if maybe_committed:  # which says that nothing was stored
+                raise DatabaseUnavailable("no response to a COMMIT, and no time to find out") from None
+            raise
 
     def try_out(self, work: Callable[[Repositories], _T]) -> _T:
         """Do work as `write` does, and roll it back. Raises `DatabaseUnavailable`, `DeadlineExceeded`."""
@@ -162,6 +172,8 @@ class Database:
             found = _try(self._schema_revision)
         except DBAPIError as error:
             raise DatabaseUnusable(faults.cause(error)) from error
+        except DeadlineExceeded:
+            raise DatabaseUnavailable("the statement took too long") from None
         # Revisions begin with their number, so a later one compares greater.
         if found is None or found < SCHEMA_REVISION:
             raise SchemaMissing(found)
@@ -199,13 +211,13 @@ class Database:
 
     @contextlib.contextmanager
     def _sqlite_transaction(self) -> Iterator[Connection]:
-        # SQLite has one writer at a time. Within this process they take turns, which is fair; waiting for the file's
-        # lock, which another process may hold, is not.
+        # SQLite has one writer at a time. Those of this process queue here, because SQLite's own wait for the file's
+        # lock, which another process may hold, is a poll.
         if not self._sqlite_turn.acquire(timeout=max(0.0, min(LOCK_TIMEOUT_MS / 1000, call.remaining()))):
-            raise DeadlineExceeded if call.remaining() <= 0 else DatabaseUnavailable
+            raise DeadlineExceeded if call.remaining() <= 0 else DatabaseUnavailable("too many writes wait")
         try:
             with self._writer.connect() as connection:
-                wait = max(0, min(LOCK_TIMEOUT_MS, round(call.remaining() * 1000)))
+                wait = max(0, min(LOCK_TIMEOUT_MS, math.ceil(call.remaining() * 1000)))
                 connection.exec_driver_sql(f"PRAGMA busy_timeout={wait}")
                 # The default takes its lock at the first write, which loses updates; this takes it at once.
                 connection.exec_driver_sql("BEGIN IMMEDIATE")

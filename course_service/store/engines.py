@@ -21,7 +21,7 @@ SESSION_SETTINGS = {
 """What the service asks of a PostgreSQL session; times in milliseconds."""
 
 LOCK_TIMEOUT_MS = 5_000
-"""How long a statement waits for the lock of an SQLite file."""
+"""How long a statement waits for the lock of an SQLite file at most."""
 _STEPS_BETWEEN_LOOKS = 10_000
 
 
@@ -64,7 +64,7 @@ def sqlite_engine(url: URL, *, create: bool = False, **options: Any) -> Engine: 
         for pragma in (f"busy_timeout={LOCK_TIMEOUT_MS}", "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
             cursor.execute(f"PRAGMA {pragma}")
         cursor.close()
-        # Ends a statement that runs when its call's deadline passes; asked about every millisecond of work.
+        # Ends a statement that runs when its call's deadline passes; called about once per millisecond of work.
         connection.set_progress_handler(lambda: call.remaining() < 0, _STEPS_BETWEEN_LOOKS)
 
     return engine

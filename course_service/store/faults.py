@@ -51,20 +51,21 @@ _CAUSES = {
 }
 # An attempt to connect fails without a code: only libpq's text says why.
 _CONNECT_CAUSES = {
-    "Connection refused|No such file or directory": "connection refused",
-    "could not translate host name": "unknown host",
     "authentication failed|no password supplied|no pg_hba.conf entry|role .* does not exist": "authentication failed",
     "database .* does not exist": "no such database",
     "too many (clients|connections)|remaining connection slots": "too many connections",
-    "timeout expired|timed out": "no response in time",
     "starting up": "it is starting up",
     "shutting down|administrator command": "it is shutting down",
     "unsupported startup parameter": "it refuses start-up options (PgBouncer does:"
     " set COURSE_DATABASE_SESSION_SETTINGS=false)",
     "invalid connection option|invalid .*dsn": "the URL has an option that the driver does not know",
     "SSL|certificate": "no TLS connection as the URL asks for",
-    "unreachable|No route": "unreachable host",
     "closed the connection|connection (already|was )?(closed|lost|reset)|could not receive": "connection lost",
+    # With several addresses libpq reports on each; one that responded says more than those that did not.
+    "timeout expired|timed out": "no response in time",
+    "unreachable|No route": "unreachable host",
+    "could not translate host name": "unknown host",
+    "Connection refused|No such file or directory": "connection refused",
 }
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from pydantic import TypeAdapter
-from pydantic_core import from_json
+from pydantic_core import from_json, to_json
 from sqlalchemy import Connection, and_, bindparam, delete, select, tuple_, update
 
 from course_service.course import Course
@@ -53,11 +53,19 @@ class RecordKey:
 
 
 @dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a write returned: courses, and whether an update created its course."""
+
+    courses: Sequence[Course]
+    created: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class IdempotencyRecord:
-    """The fingerprint of the first request under a key, and the courses that it returned."""
+    """The fingerprint of the first request under a key, and its outcome."""
 
     fingerprint: str
-    courses: list[Course]
+    outcome: Outcome
 
 
 class IdempotencyRecords:
@@ -66,8 +74,8 @@ class IdempotencyRecords:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
-    def claim(self, key: RecordKey, fingerprint: str, now: datetime, courses: Sequence[Course] | None) -> bool:
-        """Insert a record, with its courses if they are known; False if the key has a record.
+    def claim(self, key: RecordKey, fingerprint: str, now: datetime, outcome: Outcome | None) -> bool:
+        """Insert a record, with its outcome if that is known; False if the key has a record.
 
         While another transaction has inserted one and not ended, waits for its end.
         """
@@ -76,14 +84,14 @@ class IdempotencyRecords:
             "method": key.method,
             "request_id": key.request_id,
             "fingerprint": fingerprint,
-            "courses": None if courses is None else _to_json(courses),
+            "courses": None if outcome is None else _to_json(outcome),
             "create_time": now,
         }
         return bool(self._connection.execute(_INSERT[self._connection.dialect.name], row).rowcount)
 
-    def complete(self, key: RecordKey, courses: Sequence[Course]) -> None:
-        """Add the courses to a record that this transaction has claimed without them."""
-        self._connection.execute(_COMPLETE, {**key.parameters, "its_courses": _to_json(courses)})
+    def complete(self, key: RecordKey, outcome: Outcome) -> None:
+        """Add the outcome to a record that this transaction has claimed without it."""
+        self._connection.execute(_COMPLETE, {**key.parameters, "its_courses": _to_json(outcome)})
 
     def find(self, key: RecordKey) -> IdempotencyRecord | None:
         """Return the record of a key, or None."""
@@ -102,9 +110,12 @@ class IdempotencyRecords:
         return self._connection.execute(delete(IdempotencyRecordRow).where(tuple_(*_KEY).in_(due))).rowcount
 
 
-def _to_json(courses: Sequence[Course]) -> str:
-    return _COURSES.dump_json(list(courses)).decode()
+def _to_json(outcome: Outcome) -> str:
+    courses = _COURSES.dump_python(list(outcome.courses), mode="json")
+    return to_json([{**course, "created": True} if outcome.created else course for course in courses]).decode()
 
 
-def _from_json(text: str) -> list[Course]:
-    return _COURSES.validate_python([{**ABSENT_FIELDS, **fields} for fields in from_json(text)])
+def _from_json(text: str) -> Outcome:
+    courses = from_json(text)
+    created = any(course.get("created") for course in courses)
+    return Outcome(_COURSES.validate_python([{**ABSENT_FIELDS, **course} for course in courses]), created)

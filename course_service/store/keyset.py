@@ -24,7 +24,7 @@ def in_order(statement: Select[Any], orders: Sequence[Order], after: Place | Non
     if after is None:
         return statement
     first, first_descending = columns[0]
-    # What comes further says nothing new of the first column, but an index can use it.
+    # This is implied by the condition below, but lets an index be used.
     statement = statement.where(first <= place[0] if first_descending else first >= place[0])
     if len({descending for _, descending in columns}) == 1:
         here = tuple_(*(column for column, _ in columns))

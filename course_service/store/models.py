@@ -194,6 +194,6 @@ _ONLY_ON = {
 }
 
 
-def is_there(name: str | None, dialect: str) -> bool:
+def exists_on(name: str | None, dialect: str) -> bool:
     """Whether a database has the index of a name; Alembic does not ask the index itself."""
     return _ONLY_ON.get(name or "", dialect) == dialect

@@ -63,12 +63,19 @@ class LogWriter:
             self._waiting.wait()
             self._closed.wait(_PAUSE_SECONDS)
             self._waiting.clear()
-            lines = [self._lines.popleft() for _ in range(len(self._lines))]
-            if self._dropped:
-                lines.append(f"{self._dropped} lines were dropped here, because nobody read the log\n")
-                self._dropped = 0
+            self._write_waiting()
+        self._write_waiting()  # what came while it wrote
+
+    def _write_waiting(self) -> None:
+        lines = [self._lines.popleft() for _ in range(len(self._lines))]
+        dropped, self._dropped = self._dropped, 0
+        if dropped:
+            lines.append(f"{dropped} lines were dropped here, because nobody read the log\n")
+        try:
             self._stream.write("".join(lines))
             self._stream.flush()
+        except (OSError, ValueError):  # a full disk, a closed pipe; perhaps the next lines can be written
+            self._dropped += dropped + len(lines)
 
 
 def _configure(level: str, stream: TextIO | LogWriter) -> None:

@@ -3,7 +3,7 @@
 isort:skip_file
 The contract of the Course service: the resource, its methods, and what a caller may rely on.
 
-It follows the API Improvement Proposals (google.aip.dev). Where it departs from one, the reason stands at that place.
+It follows the API Improvement Proposals (google.aip.dev). Where it departs from one, a comment there gives the reason.
 
 Errors (AIP-193): every failure is a google.rpc.Status with exactly one google.rpc.ErrorInfo, whose domain is
 "course.v1.CourseService" and whose reason is given with the method that raises it. Besides the codes named there, any
