@@ -378,10 +378,9 @@ def test_a_call_whose_caller_has_stopped_waiting_is_not_logged_as_ok(
     deadline = time.monotonic() + 5
     while len(guarded.steps.observed) < 2 and time.monotonic() < deadline:
         threading.Event().wait(0.01)
-    assert {this.method: this.code for this in guarded.steps.observed} == {
-        "ListCourses": "OK",
-        "GetCourse": "DEADLINE_EXCEEDED",
-    }
+    codes = {this.method: this.code for this in guarded.steps.observed}
+    assert codes.pop("GetCourse") in {"DEADLINE_EXCEEDED", "CANCELLED"}  # by the service's clock it may be either
+    assert codes == {"ListCourses": "OK"}
 
 
 # The line
