@@ -3,6 +3,7 @@
 from typing import Any
 from urllib.parse import quote
 
+import psycopg2.extensions
 from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.engine import URL
 from sqlalchemy.engine.interfaces import DBAPIConnection, ExceptionContext
@@ -24,6 +25,8 @@ LOCK_TIMEOUT_MS = 5_000
 """How long a statement waits for the lock of an SQLite file at most."""
 _STEPS_BETWEEN_LOOKS = 10_000
 
+_UUID_AS_TEXT = psycopg2.extensions.new_type((2950,), "UUID", lambda value, _: value)  # the number of the type
+
 
 def postgresql_engine(url: URL, *, session_settings: bool = True, **options: Any) -> Engine:  # noqa: ANN401  # create_engine's own
     """Make an engine that gives up connecting after 2 s, notices a dead peer, and asks for `SESSION_SETTINGS`."""
@@ -40,6 +43,11 @@ def postgresql_engine(url: URL, *, session_settings: bool = True, **options: Any
         ours = " ".join(f"-c {name}={value}" for name, value in SESSION_SETTINGS.items())
         connect_args["options"] = f"{ours} {url.query.get('options', '')}".strip()
     engine = create_engine(url, connect_args=connect_args, hide_parameters=True, **options)
+
+    @event.listens_for(engine, "connect")
+    def leave_uuids_as_text(connection: psycopg2.extensions.connection, _: ConnectionPoolEntry) -> None:
+        # SQLAlchemy has the driver make UUID objects, of which it then makes the text that the models ask for.
+        psycopg2.extensions.register_type(_UUID_AS_TEXT, connection)
 
     @event.listens_for(engine, "handle_error")
     def leave_a_server_that_cannot_serve(context: ExceptionContext) -> None:
