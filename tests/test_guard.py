@@ -29,6 +29,7 @@ from course_service.guard.guard import Guard
 from course_service.guard.steps import Credentials
 from course_service.rest.app import make_app
 from course_service.rest.server import HttpServer
+from course_service.rpc import watchdog
 from course_service.rpc.health import Health
 from course_service.rpc.interceptor import GuardInterceptor
 from course_service.rpc.server import make_server
@@ -304,6 +305,38 @@ def test_a_method_that_does_not_exist_is_unimplemented(service: Service) -> None
         failure = grpc_failure(method, b"")
         assert (failure.status, failure.reason) == ("UNIMPLEMENTED", "METHOD_UNKNOWN")
         assert failure.metadata == {"method": path}
+
+
+# The message
+
+
+def test_callers_that_send_no_message_keep_the_others_waiting_for_one_timeout_at_most(
+    guarded: Guarded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watchdog, "BODY_SECONDS", 0.5)
+    silent: grpc.StreamUnaryMultiCallable[bytes, bytes] = guarded.channel.stream_unary(
+        "/course.v1.CourseService/GetCourse"
+    )
+    done = threading.Event()
+
+    def nothing() -> Iterator[bytes]:
+        done.wait()
+        yield from ()
+
+    calls = [silent.future(nothing()) for _ in range(16)]  # four times the threads
+    start = time.monotonic()
+    assert grpc_failure(guarded.get_by_grpc, "courses/nope").reason == "COURSE_NOT_FOUND"
+    assert time.monotonic() - start < 0.5 + 16 / 4 * watchdog.LEAST_SECONDS * 2 + 0.5
+    assert {call.code() for call in calls} == {grpc.StatusCode.CANCELLED}
+    done.set()
+
+
+def test_a_call_without_a_message_is_malformed(guarded: Guarded) -> None:
+    empty: grpc.StreamUnaryMultiCallable[bytes, bytes] = guarded.channel.stream_unary(
+        "/course.v1.CourseService/GetCourse"
+    )
+    failure = grpc_failure(empty, iter(()))
+    assert (failure.status, failure.reason) == ("INVALID_ARGUMENT", "REQUEST_MALFORMED")
 
 
 # The deadline
