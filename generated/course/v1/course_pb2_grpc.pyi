@@ -15,7 +15,7 @@ does not exist is UNIMPLEMENTED (METHOD_UNKNOWN). With one violation the message
 first, and counts the others. Keys of the metadata are lowerCamelCase.
 
 A request has at most 1 MiB. A larger one (RESOURCE_EXHAUSTED) is refused before the service receives it, and so
-without details.
+without details. It has to arrive within 5 s of the start of its call, or the call is CANCELLED.
 
 Writes that are safe to retry: a method with a request_id keeps its response under that id for 24 hours, per caller and
 method, in the same transaction as the write. The same request again returns the stored response, whatever has happened
