@@ -206,7 +206,7 @@ ExternalIds = Annotated[
 ]
 CourseId = Annotated[
     str,
-    Field(max_length=limits.COURSE_ID_MAX_LENGTH, json_schema_extra={"pattern": COURSE_ID_PATTERN}),
+    Field(max_length=limits.COURSE_ID_MAX_LENGTH, json_schema_extra={"pattern": f"^({COURSE_ID_PATTERN[1:-1]})?$"}),
     AfterValidator(_course_id),
 ]
 """An id that a caller may choose, or nothing."""

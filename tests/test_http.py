@@ -230,6 +230,8 @@ def test_header_and_body_must_not_disagree(http: httpx2.Client) -> None:
     both = f'"other", {etag}'
     assert ok(http.patch("/courses/bio", json={"etag": both, "title": "Same list"}, headers={"If-Match": both}))
     etag = http.get("/courses/bio").headers["ETag"]
+    empty = http.post("/courses", json={"title": "x"}, headers={"Idempotency-Key": ""})
+    assert http_failure(empty, 422).violations == {"Idempotency-Key": "FIELD_BAD_FORMAT"}
     agreeing = {"Idempotency-Key": one.upper(), "If-Match": f'"other", {etag}'}
     assert ok(http.post("/courses/bio:publish", json={"request_id": one, "etag": etag}, headers=agreeing))
 

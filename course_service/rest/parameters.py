@@ -39,7 +39,7 @@ PageSize = Annotated[
     Query(
         description=f"How many courses to return at most: 0 stands for {paging.DEFAULT_SIZE}, more than"
         f" {paging.MAX_SIZE:,} for {paging.MAX_SIZE:,}. A page of large courses ends earlier.",
-        json_schema_extra={"minimum": 0, "maximum": 2**31 - 1},
+        json_schema_extra={"minimum": 0},
     ),
 ]
 PageToken = Annotated[
@@ -95,6 +95,8 @@ def _request_id(
 ) -> str:
     if len(request.headers.getlist(IDEMPOTENCY_KEY)) > 1:
         raise RequestInvalid([Violation(IDEMPOTENCY_KEY, "FIELD_DUPLICATE", "Must be given once.")])
+    if IDEMPOTENCY_KEY in request.headers and not idempotency_key:
+        raise RequestInvalid([Violation(IDEMPOTENCY_KEY, "FIELD_BAD_FORMAT", "Must be a UUID, or not be sent.")])
     return idempotency_key
 
 
