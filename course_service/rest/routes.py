@@ -238,10 +238,11 @@ def make_routes(database: Database, tokens: PageTokens, guard: Guard) -> APIRout
         course_id: CourseIdPath,
         request_id: RequestId,
         etag: Etag,
+        body: Annotated[
+            schemas.Change, Body(default_factory=schemas.Change, description="Instead of headers and query.")
+        ],
         validate_only: ValidateOnly = False,
-        body: Annotated[schemas.Change | None, Body(description="Instead of headers and query.")] = None,
     ) -> schemas.ChangeCourseRequest:
-        body = body or schemas.Change()
         return schemas.ChangeCourseRequest(
             name=course_name(course_id),
             etag=agreed_etag(etag, body.etag),
