@@ -126,7 +126,7 @@ class _Write(_Input):
 
     request_id: RequestId = Field(default_factory=str)
     """A UUID of the caller's making that makes the call safe to retry; `Idempotency-Key` says the same."""
-    validate_only: bool = False
+    validate_only: bool = Field(default_factory=bool)
     """Check everything and return the would-be response; store nothing."""
 
     @property

@@ -47,6 +47,12 @@ def test_a_patch_has_no_defaults_and_every_field_may_be_left_out_or_null(documen
         assert {"type": "null"} in field["anyOf"], name
 
 
+def test_no_field_of_a_body_has_a_default(document: dict[str, Any]) -> None:
+    """Generators send defaults, or ask for every field that has one."""
+    for name in ("CourseCreate", "CourseUpdate", "Change", "BatchItem", "BatchCreateCoursesRequest"):
+        assert not any("default" in field for field in schema(document, name)["properties"].values()), name
+
+
 def test_what_is_not_offered_is_refused_and_what_is_ignored_is_marked(
     document: dict[str, Any], service: Service
 ) -> None:
