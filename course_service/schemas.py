@@ -1,4 +1,4 @@
-"""What a caller may send and what it gets, as Pydantic models: the one validator behind gRPC and HTTP.
+"""What a caller may send, as Pydantic models: the one validator behind gRPC and HTTP.
 
 A model that exists is valid: services take these models and check no field again. `fields.py` has each field's rules.
 """
@@ -7,14 +7,14 @@ import enum
 import hashlib
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from datetime import datetime
 from typing import Annotated, Any, ClassVar
 
 from pydantic import AliasPath, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic.json_schema import SkipJsonSchema
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from course_service.course import COLLECTION, State
+from course_service import descriptions
+from course_service.course import COLLECTION
 from course_service.fields import (
     Code,
     CourseId,
@@ -30,6 +30,7 @@ from course_service.fields import (
     also,
     at_most,
 )
+from course_service.responses import CourseResponse
 
 MAX_BATCH = 100
 """How many courses one call can get or create."""
@@ -46,20 +47,6 @@ class _Input(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
-# What HTTP's documentation says of each field, beside its limits; the contract says the same.
-_TITLE = "What people call the course: at least one visible character, none at either end that is white space."
-_CODE = "The catalogue code, such as `CS 101`. Need not be unique."
-_DESCRIPTION = "What the course is about. Of the control characters only line feed, carriage return and tab."
-_OWNER = "The resource name of the person responsible for the course, `users/{id}`. Only its form is checked."
-_LANGUAGE_CODE = "The language that the course is taught in: a BCP-47 tag in canonical form, such as `en` or `pt-BR`."
-_SUBJECTS = "The fields of study, in the order given, none twice."
-_LABELS = "Notes of the callers' own."
-_EXTERNAL_IDS = (
-    "Ids that other systems have for the course, by system, such as `sis`. No two courses, deleted ones included, have"
-    " the same value under the same key."
-)
-
-
 def _ignored_fields(schema: dict[str, Any]) -> None:
     """Document the fields that may be sent along."""
     for name, field in CourseResponse.model_fields.items():
@@ -73,14 +60,14 @@ class _CourseInput(_Input):
     model_config = ConfigDict(json_schema_extra=_ignored_fields)
 
     # With factories, because JSON Schema has no use for an empty default: a generated client would send it.
-    title: Title | None = Field(default_factory=str, description=f"{_TITLE} Cannot be cleared.")
-    code: Code | None = Field(default_factory=str, description=_CODE)
-    description: Description | None = Field(default_factory=str, description=_DESCRIPTION)
-    owner: Owner | None = Field(default_factory=str, description=_OWNER)
-    language_code: LanguageCode | None = Field(default_factory=str, description=_LANGUAGE_CODE)
-    subjects: Subjects | None = Field(default_factory=list, description=_SUBJECTS)
-    labels: Labels | None = Field(default_factory=dict, description=_LABELS)
-    external_ids: ExternalIds | None = Field(default_factory=dict, description=_EXTERNAL_IDS)
+    title: Title | None = Field(default_factory=str, description=f"{descriptions.TITLE} Cannot be cleared.")
+    code: Code | None = Field(default_factory=str, description=descriptions.CODE)
+    description: Description | None = Field(default_factory=str, description=descriptions.DESCRIPTION)
+    owner: Owner | None = Field(default_factory=str, description=descriptions.OWNER)
+    language_code: LanguageCode | None = Field(default_factory=str, description=descriptions.LANGUAGE_CODE)
+    subjects: Subjects | None = Field(default_factory=list, description=descriptions.SUBJECTS)
+    labels: Labels | None = Field(default_factory=dict, description=descriptions.LABELS)
+    external_ids: ExternalIds | None = Field(default_factory=dict, description=descriptions.EXTERNAL_IDS)
 
     @model_validator(mode="before")
     @classmethod
@@ -105,7 +92,7 @@ class _CourseInput(_Input):
 class CourseCreate(_CourseInput):
     """A course to create. Output-only fields, the name and the etag may be sent along and are ignored."""
 
-    title: Title = Field(description=_TITLE)
+    title: Title = Field(description=descriptions.TITLE)
 
 
 class CourseUpdate(_CourseInput):
@@ -318,54 +305,3 @@ class BatchCreateCoursesRequest(_Write):
         at_most(MAX_BATCH),
     ]
     """The courses to create."""
-
-
-class CourseResponse(BaseModel):
-    """A course as HTTP callers get it. Times are UTC, to the microsecond."""
-
-    model_config = ConfigDict(from_attributes=True, use_attribute_docstrings=True)
-
-    name: str
-    """The resource name, `courses/{course_id}`. Never changes."""
-    uid: str
-    """A UUID given by the service; distinguishes the course from one that had the same name earlier."""
-    title: str = Field(description=_TITLE)
-    code: str = Field(description=_CODE)
-    description: str = Field(description=_DESCRIPTION)
-    owner: str = Field(description=_OWNER)
-    language_code: str = Field(description=_LANGUAGE_CODE)
-    subjects: Sequence[str] = Field(description=_SUBJECTS)
-    labels: Mapping[str, str] = Field(description=_LABELS)
-    external_ids: Mapping[str, str] = Field(description=_EXTERNAL_IDS)
-    state: State
-    """The state of the course's lifecycle."""
-    create_time: datetime
-    """When the course was created."""
-    update_time: datetime
-    """When the course was last changed; equals create_time until the first change."""
-    delete_time: datetime | None
-    """When the course was deleted; null unless it is DELETED."""
-    purge_time: datetime | None
-    """When the course will be removed for good; null unless it is DELETED."""
-    etag: str
-    """Stands for this version of the course; another one after every change."""
-
-
-class ListCoursesResponse(BaseModel):
-    """A page of courses; `next_page_token` is empty on the last."""
-
-    model_config = ConfigDict(use_attribute_docstrings=True)
-
-    courses: Sequence[CourseResponse]
-    """The courses of this page."""
-    next_page_token: str
-    """What to send as page_token for the next page; empty if there is none. Does not expire."""
-
-
-class CoursesResponse(BaseModel):
-    """Courses in the order asked."""
-
-    model_config = ConfigDict(use_attribute_docstrings=True)
-
-    courses: Sequence[CourseResponse]
-    """The courses."""

@@ -14,7 +14,7 @@ from tests.support.processes import environment_of
 PACKAGE = Path(__file__).parent.parent / "course_service"
 
 CORE = {"call", "course", "environment", "errors"}
-REQUESTS = {*CORE, "fields", "filters", "paging", "schemas", "validation"}
+REQUESTS = {*CORE, "descriptions", "fields", "filters", "paging", "responses", "schemas", "validation"}
 STORE = {*REQUESTS, "store"}
 USE_CASES = {*STORE, "idempotency", "services", "tokens"}
 GUARD = {*CORE, "guard"}
@@ -33,11 +33,13 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     "environment": (set(), set()),
     "errors": (set(), set()),
     "ports": ({"errors"}, set()),
-    "fields": (REQUESTS, VALIDATION),
-    "filters": (REQUESTS, {*VALIDATION, "lark"}),
+    "descriptions": (set(), set()),
+    "fields": ({*CORE, "validation"}, VALIDATION),
+    "responses": ({*CORE, "descriptions"}, {"pydantic"}),
+    "filters": ({*CORE, "fields", "validation"}, {*VALIDATION, "lark"}),
     "paging": (CORE, set()),
     "schemas": (REQUESTS, VALIDATION),
-    "validation": (REQUESTS, {"pydantic", "pydantic_core"}),
+    "validation": (CORE, {"pydantic", "pydantic_core"}),
     "tokens": ({*CORE, "paging"}, {"itsdangerous"}),
     "settings": ({"environment", "errors"}, {"pydantic", "sqlalchemy"}),
     "store": (STORE, STORAGE),

@@ -12,7 +12,7 @@ from google.rpc import code_pb2
 from sqlalchemy.engine import make_url
 
 from course_service import course as limits
-from course_service import errors, filters, paging, schemas
+from course_service import errors, filters, paging, responses, schemas
 from course_service import fields as rules
 from course_service.course import COLLECTION, Course, State
 from course_service.guard import status
@@ -67,7 +67,7 @@ def test_callers_may_send_what_the_contract_lets_them() -> None:
 
 
 def test_both_faces_show_the_same_fields_in_the_same_order() -> None:
-    assert list(schemas.CourseResponse.model_fields) == [field.name for field in course_pb2.Course.DESCRIPTOR.fields]
+    assert list(responses.CourseResponse.model_fields) == [field.name for field in course_pb2.Course.DESCRIPTOR.fields]
 
 
 def test_the_states_are_those_of_the_contract() -> None:

@@ -10,10 +10,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from course_service import errors, fields
 from course_service.course import Course, State
 from course_service.guard.status import to_status
+from course_service.responses import CourseResponse
 from course_service.rest.body import MAX_BODY_BYTES, body_malformed
 from course_service.rest.errors import error_body
 from course_service.rest.parameters import http_name
-from course_service.schemas import CourseCreate, CourseResponse
+from course_service.schemas import CourseCreate
 
 _TIME = datetime(2026, 11, 23, 18, 22, 58, 202_155, tzinfo=UTC)
 COURSE = Course(

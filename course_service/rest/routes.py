@@ -12,6 +12,7 @@ from course_service import call, schemas, services
 from course_service.course import Course
 from course_service.guard.guard import Guard
 from course_service.guard.steps import Credentials
+from course_service.responses import CourseResponse, CoursesResponse, ListCoursesResponse
 from course_service.rest import openapi
 from course_service.rest.body import StrictRequest, check_query
 from course_service.rest.openapi import responses
@@ -35,7 +36,7 @@ from course_service.rest.parameters import (
     agreed_request_id,
     course_name,
 )
-from course_service.schemas import CourseResponse, CoursesResponse, ListCoursesResponse, View
+from course_service.schemas import View
 from course_service.store.database import Database
 from course_service.tokens import PageTokens
 from course_service.validation import validated
