@@ -15,6 +15,9 @@ ANONYMOUS = "anonymous"
 UNKNOWN_METHOD = "unknown"
 """The method of a call to a method or path that does not exist."""
 
+READ_SECONDS = 5.0
+"""The longest that a method that only reads may take."""
+
 MAX_SECONDS = 10.0
 """The longest that a call may take, and what it may take if its caller sets no deadline."""
 
@@ -82,9 +85,18 @@ def current() -> Call:
     return _current.get() or Call()
 
 
-def deadline_after(seconds: float | None) -> float:
-    """Return the deadline of a call whose caller waits for `seconds`; None: for ever."""
-    return time.monotonic() + (MAX_SECONDS if seconds is None else min(MAX_SECONDS, seconds))
+_READS = frozenset({"GetCourse", "ListCourses", "BatchGetCourses"})
+
+
+def most_seconds(method: str) -> float:
+    """Return the longest that a call of a method may take."""
+    return READ_SECONDS if method in _READS else MAX_SECONDS
+
+
+def deadline_after(seconds: float | None, method: str = UNKNOWN_METHOD) -> float:
+    """Return the deadline of a call of a method whose caller waits for `seconds`; None: for ever."""
+    most = most_seconds(method)
+    return time.monotonic() + (most if seconds is None else min(most, seconds))
 
 
 def remaining() -> float:

@@ -19,6 +19,7 @@ import grpc
 import httpx2
 import pytest
 from course.v1 import course_pb2, course_pb2_grpc
+from google.api import annotations_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
 from course_service import call as current_call
@@ -368,8 +369,34 @@ def test_a_call_without_a_deadline_gets_one_by_both_faces(service: Service, monk
         service.courses.GetCourse(course_pb2.GetCourseRequest(name="courses/a"))
     service.http.get("/courses/a")
     assert len(left) == 2
-    # Outside of a call it would be all of it.
-    assert all(current_call.MAX_SECONDS - 1 < seconds < current_call.MAX_SECONDS for seconds in left)
+    # Outside of a call it would be more.
+    assert all(current_call.READ_SECONDS - 1 < seconds < current_call.READ_SECONDS for seconds in left)
+
+
+def test_a_write_may_take_longer_than_a_read_and_neither_as_long_as_its_caller_likes(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left: dict[str, float] = {}
+
+    def look(self: Database, work: object, **_: object) -> None:
+        left[current_call.current().method] = current_call.remaining()
+        raise CourseArchived("courses/a")
+
+    monkeypatch.setattr(Database, "read", look)
+    monkeypatch.setattr(Database, "write", look)
+    requests: dict[str, dict[str, Any]] = {
+        "CreateCourse": {"course": {"title": "x"}},
+        "UpdateCourse": {"course": {"name": "courses/a"}},
+        "ListCourses": {},
+        "BatchGetCourses": {"names": ["courses/a"]},
+        "BatchCreateCourses": {"requests": [{"course": {"title": "x"}}]},
+    }
+    for method in course_pb2.DESCRIPTOR.services_by_name["CourseService"].methods:
+        request = requests.get(method.name, {"name": "courses/a"})
+        assert failed(service, method.name, **request).reason == "COURSE_ARCHIVED"  # the caller waits for 30 s
+        is_read = bool(method.GetOptions().Extensions[annotations_pb2.http].get)
+        most = current_call.READ_SECONDS if is_read else current_call.MAX_SECONDS
+        assert most - 1 < left[method.name] <= most, method.name
 
 
 def test_a_call_whose_deadline_has_passed_is_not_worked_on(guarded: Guarded, monkeypatch: pytest.MonkeyPatch) -> None:

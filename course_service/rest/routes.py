@@ -56,6 +56,7 @@ def guarded_route(guard: Guard) -> type[APIRoute]:
             async def guarded(request: Request) -> Response:
                 this_call = call.current()
                 this_call.method = method
+                this_call.deadline = min(this_call.deadline, call.deadline_after(None, method))
                 this_call.note_request_id(request.headers.get(IDEMPOTENCY_KEY, ""))
                 with guard.entered(this_call, Credentials(request.headers.items)):
                     check_query(request, known, lists)

@@ -91,7 +91,7 @@ class _Guarded:
         self._behavior = behavior
 
     def _call(self, context: grpc.ServicerContext) -> Call:
-        return Call(face="grpc", method=self._method, deadline=deadline_after(context.time_remaining()))
+        return Call(face="grpc", method=self._method, deadline=deadline_after(context.time_remaining(), self._method))
 
 
 class _Unary(_Guarded):

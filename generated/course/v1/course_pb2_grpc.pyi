@@ -9,9 +9,9 @@ Errors (AIP-193): every failure is a google.rpc.Status with exactly one google.r
 "course.v1.CourseService" and whose reason is given with the method that raises it. Besides the codes named there, any
 method can end in UNAVAILABLE (DATABASE_UNAVAILABLE: the database does not respond; try again after the RetryInfo),
 DEADLINE_EXCEEDED (DEADLINE_EXCEEDED: the call took longer than its caller waits or than the service allows, which is
-10 s; nothing is stored. A client whose own time has run out gets the code without a reason, and does not know),
-CANCELLED, or INTERNAL (a bug in the service; "errorId" in the metadata finds it in the log). A method that
-does not exist is UNIMPLEMENTED (METHOD_UNKNOWN). With one violation the message is that violation; with more it is the
+5 s for Get, List and BatchGet and 10 s for the others; nothing is stored. A client whose own time has run out gets the
+code without a reason, and does not know), CANCELLED, or INTERNAL (a bug in the service; "errorId" in the metadata
+finds it in the log). A method that does not exist is UNIMPLEMENTED (METHOD_UNKNOWN). With one violation the message is that violation; with more it is the
 first, and counts the others. Keys of the metadata are lowerCamelCase.
 
 A request has at most 1 MiB. A larger one (RESOURCE_EXHAUSTED) is refused before the service receives it, and so
