@@ -16,7 +16,7 @@ from sqlalchemy.pool import NullPool
 from course_service.call import Call, deadline_after, working_on
 from course_service.course import State
 from course_service.errors import DatabaseUnavailable, DeadlineExceeded
-from course_service.rpc.health import Health
+from course_service.rpc.health import SERVICES, Health
 from course_service.schemas import ChangeCourseRequest, CreateCourseRequest, UpdateCourseRequest
 from course_service.services import archive_course, create_course, get_course_by_id, publish_course, update_course
 from course_service.store.courses import CourseRepository
@@ -343,3 +343,13 @@ def test_sessions_are_in_utc_with_time_limits_whatever_the_url_adds(postgresql_u
     course = create_course(plain, request())
     assert get_course_by_id(plain, course.course_id).create_time.isoformat().endswith("+00:00")
     plain.close()
+
+
+def test_health_sets_a_status_only_when_it_changes(postgresql: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A watcher is sent whatever is set."""
+    health = Health(postgresql)
+    sent: list[int] = []
+    monkeypatch.setattr(health._servicer, "set", lambda _, status: sent.append(status))
+    for _ in range(3):
+        health._look()
+    assert len(sent) == len(SERVICES)

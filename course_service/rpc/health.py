@@ -27,7 +27,7 @@ class Health:
         self._database = database
         self._servicer = health.HealthServicer()
         self._stop = threading.Event()
-        self._serving = False
+        self._serving: bool | None = None
         self._problem = ""
         self._thread = threading.Thread(target=self._watch, name="health", daemon=True)
         self._set(serving=False)
@@ -72,6 +72,8 @@ class Health:
         self._set(serving=not problem)
 
     def _set(self, *, serving: bool) -> None:
+        if serving == self._serving:
+            return  # or every watcher would get the same status again
         self._serving = serving
         for service in SERVICES:
             self._servicer.set(service, _SERVING if serving else _NOT_SERVING)
