@@ -60,6 +60,11 @@ def violation(details: Mapping[str, Any]) -> Violation:
     return Violation(field=_path(location), reason=reason, description=sentence)
 
 
+def field_name(sent: str) -> str:
+    """Write the name of a field as it was sent, in quotes if it is an odd one."""
+    return sent if sent.isidentifier() and len(sent) <= 80 else json.dumps(sent[:80])
+
+
 _MAPS = {"labels", "external_ids"}
 
 
@@ -75,7 +80,7 @@ def _path(location: Sequence[str | int]) -> str:
         elif path.endswith("]") and step == "[key]":
             pass  # Pydantic's mark of a fault in the key before it
         else:
-            name = step if step.isidentifier() and len(step) <= 80 else json.dumps(step[:80])
+            name = field_name(step)
             path += f".{name}" if path else name
         above = step if above not in _MAPS else ""
     return path

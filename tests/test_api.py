@@ -419,7 +419,11 @@ def test_query_parameters_that_would_be_dropped_are_refused(service: Service) ->
     assert http_failure(answer, 422).violations == {"corse_id": "FIELD_UNKNOWN", "course_id": "FIELD_DUPLICATE"}
 
 
-def test_odd_names_are_told_in_quotes(service: Service) -> None:
+def test_odd_names_are_reported_in_quotes(service: Service) -> None:
+    assert http_failure(service.http.get("/courses?=x&a%20b=y"), 422).violations == {
+        '""': "FIELD_UNKNOWN",
+        '"a b"': "FIELD_UNKNOWN",
+    }
     failure = http_failure(service.http.post("/courses", json={"title": "x", "[key]": 1, "": 2}), 422)
     assert failure.violations == {'"[key]"': "FIELD_UNKNOWN", '""': "FIELD_UNKNOWN"}
     failure = grpc_failure(create, service, labels={"[key]": ""})

@@ -11,6 +11,7 @@ from fastapi import Request
 
 from course_service import call
 from course_service.errors import DeadlineExceeded, RequestInvalid, RequestMalformed, RequestTooLarge, Violation
+from course_service.validation import field_name
 
 MAX_BODY_BYTES = 1 << 20
 
@@ -50,7 +51,7 @@ def check_query(request: Request, known: Collection[str], lists: Collection[str]
     """Raise `RequestInvalid` if a query parameter is not known, or is given twice and is no list."""
     counts = Counter(name for name, _ in request.query_params.multi_items())
     violations = [
-        Violation(name[:80], "FIELD_UNKNOWN", "There is no such query parameter.")
+        Violation(field_name(name), "FIELD_UNKNOWN", "There is no such query parameter.")
         for name in counts
         if name not in known
     ] + [
