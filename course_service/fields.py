@@ -215,3 +215,9 @@ ExistingCourseId = Annotated[str, Field(pattern=EXISTING_ID_PATTERN)]
 CourseName = Annotated[str, Field(pattern=COURSE_NAME_PATTERN)]
 RequestId = Annotated[str, Field(json_schema_extra={"format": "uuid"}), AfterValidator(_request_id)]
 """A UUID of the caller's making, or nothing."""
+RequestIdHeader = Annotated[
+    str,
+    Field(json_schema_extra={"pattern": "^[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}$"}),
+    AfterValidator(_request_id),
+]
+"""The same as a header. By its pattern, because generators make a UUID of the format, which no header can be."""

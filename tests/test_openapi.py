@@ -53,6 +53,17 @@ def test_no_field_of_a_body_has_a_default(document: dict[str, Any]) -> None:
         assert not any("default" in field for field in schema(document, name)["properties"].values()), name
 
 
+def test_no_header_has_a_format_that_generators_make_another_type_of(document: dict[str, Any]) -> None:
+    headers = [
+        parameter
+        for operation in operations(document)
+        for parameter in operation.get("parameters", [])
+        if parameter["in"] == "header"
+    ]
+    assert {header["name"] for header in headers} == {"Idempotency-Key", "If-Match"}
+    assert not any("format" in header["schema"] for header in headers)
+
+
 def test_what_is_not_offered_is_refused_and_what_is_ignored_is_marked(
     document: dict[str, Any], service: Service
 ) -> None:

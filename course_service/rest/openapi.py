@@ -190,6 +190,7 @@ NO_TRANSITION = errors.InvalidStateTransition(_NAME, "DRAFT", "ARCHIVED")
 TOO_LARGE = errors.RequestTooLarge(MAX_BODY_BYTES)
 RESPONSE_TOO_LARGE = errors.ResponseTooLarge()
 LIST_ERRORS = (
+    errors.RequestInvalid([errors.Violation("view", "FIELD_WRONG_TYPE", "Input should be 'BASIC' or 'FULL'.")]),
     errors.PageSizeNegative(-1),
     errors.PageTokenInvalid(),
     errors.PageTokenMismatch(),

@@ -84,7 +84,7 @@ Names = Annotated[
 def _request_id(
     request: Request,
     idempotency_key: Annotated[
-        fields.RequestId,
+        fields.RequestIdHeader,
         Header(
             default_factory=str,
             alias=IDEMPOTENCY_KEY,
@@ -107,6 +107,7 @@ def _etag(
         Header(
             default_factory=str,
             alias=IF_MATCH,
+            json_schema_extra={"minLength": 1},
             description="The ETag that the course must have, or several with commas between them; `*`: any.",
             examples=['"09f7cccc45cbdf4ca9c577ef"'],
         ),
