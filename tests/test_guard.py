@@ -332,6 +332,30 @@ def test_callers_that_send_no_message_keep_the_others_waiting_for_one_timeout_at
     done.set()
 
 
+@pytest.mark.usefixtures("_no_garbage_collector")
+def test_calls_that_were_cut_off_leave_their_connection_without_the_garbage_collector(
+    guarded: Guarded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watchdog, "BODY_SECONDS", 0.0)
+    silent: grpc.StreamUnaryMultiCallable[bytes, bytes] = guarded.channel.stream_unary(
+        "/course.v1.CourseService/GetCourse"
+    )
+    done = threading.Event()
+
+    def nothing() -> Iterator[bytes]:
+        done.wait()
+        yield from ()
+
+    for _ in range(3):
+        calls = [silent.future(nothing()) for _ in range(40)]
+        assert {call.code() for call in calls} == {grpc.StatusCode.CANCELLED}
+    monkeypatch.undo()
+    assert grpc_failure(guarded.get_by_grpc, "courses/nope").reason == "COURSE_NOT_FOUND"
+    cut_off = [found for found in gc.get_objects() if isinstance(found, grpc.RpcError) and found.__traceback__]
+    assert not [error for error in cut_off if not isinstance(error, grpc.Call)], "the service keeps their frames"
+    done.set()
+
+
 def test_a_call_without_a_message_is_malformed(guarded: Guarded) -> None:
     empty: grpc.StreamUnaryMultiCallable[bytes, bytes] = guarded.channel.stream_unary(
         "/course.v1.CourseService/GetCourse"

@@ -74,7 +74,7 @@ class Guard:
         call.reason = error.reason
         call.error_id = error.metadata.get("errorId", "")
         call.cause = error.cause
-        _forget_frames(exception)
+        forget_frames(exception)
         return status
 
 
@@ -95,7 +95,8 @@ class _Observed(AbstractContextManager[None]):
         self._observe(self._call, time.perf_counter() - self._start)
 
 
-def _forget_frames(exception: BaseException) -> None:
+def forget_frames(exception: BaseException) -> None:
+    """Take the traceback from an exception, and from those that led to it."""
     seen: set[BaseException] = set()
     waiting: list[BaseException | None] = [exception]
     while waiting:

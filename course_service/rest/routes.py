@@ -73,18 +73,21 @@ def guarded_route(guard: Guard) -> type[APIRoute]:
 def make_routes(database: Database, tokens: PageTokens, guard: Guard) -> APIRouter:  # noqa: C901  # as many routes as methods
     """Make the routes over a database."""
     routes = APIRouter(route_class=guarded_route(guard), tags=["courses"])
+    of_any_create = (
+        openapi.INVALID,
+        openapi.MALFORMED,
+        openapi.REUSED,
+        openapi.TOO_LARGE,
+        openapi.EXISTS,
+        openapi.HELD,
+        openapi.IN_USE,
+    )
 
     @routes.post(
         "/courses",
         status_code=HTTPStatus.CREATED,
         responses=responses(
-            openapi.INVALID,
-            openapi.MALFORMED,
-            openapi.REUSED,
-            openapi.TOO_LARGE,
-            openapi.EXISTS,
-            openapi.HELD,
-            openapi.IN_USE,
+            *of_any_create,
             success=HTTPStatus.CREATED,
             also=HTTPStatus.OK,
         ),
@@ -140,13 +143,7 @@ def make_routes(database: Database, tokens: PageTokens, guard: Guard) -> APIRout
     @routes.post(
         "/courses:batchCreate",
         responses=responses(
-            openapi.INVALID,
-            openapi.MALFORMED,
-            openapi.REUSED,
-            openapi.TOO_LARGE,
-            openapi.EXISTS,
-            openapi.HELD,
-            openapi.IN_USE,
+            *of_any_create,
             example=openapi.courses_example(),
         ),
     )

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import grpc
 from google.protobuf.message import DecodeError
+from google.rpc import code_pb2, status_pb2
 from grpc_status import rpc_status
 
 from course_service.call import UNKNOWN_METHOD, Call, deadline_after
 from course_service.errors import MethodUnknown, RequestMalformed
-from course_service.guard.guard import Guard
+from course_service.guard.guard import Guard, forget_frames
 from course_service.guard.steps import Credentials
 from course_service.rpc.watchdog import Watchdog
 
@@ -127,9 +128,8 @@ class _Unary(_Guarded):
             except BaseException as exception:  # grpcio would leave a SystemExit without a response
                 if context.is_active() or not isinstance(exception, grpc.RpcError):
                     status = self._guard.failed(call, exception)
-                else:  # the caller has left, or has been cut off, before its message was there
-                    _note_absence(call, context)
-                    raise
+                else:
+                    status = _left(call, context, exception)
         return context.abort_with_status(rpc_status.to_status(status))
 
 
@@ -149,12 +149,24 @@ class _Stream(_Guarded):
                 _note_absence(call, context)
                 raise
             except BaseException as exception:
-                # grpcio ends the requests of a caller that has left with an RpcError.
                 if context.is_active() or not isinstance(exception, grpc.RpcError):
                     status = self._guard.failed(call, exception)
-            _note_absence(call, context)
+                else:
+                    status = _left(call, context, exception)
+            else:
+                _note_absence(call, context)
         if status is not None:
             context.abort_with_status(rpc_status.to_status(status))
+
+
+def _left(call: Call, context: grpc.ServicerContext, error: grpc.RpcError) -> status_pb2.Status:
+    """Make the status, which nobody receives, of a call whose caller has left or been cut off.
+
+    grpcio ends the messages of such a call with an error, and keeps it: with its frames it would keep the call open.
+    """
+    _note_absence(call, context)
+    forget_frames(error)
+    return status_pb2.Status(code=code_pb2.CANCELLED)
 
 
 def _note_absence(call: Call, context: grpc.ServicerContext) -> None:
