@@ -6,7 +6,13 @@ does not go red on its fault proves nothing. Each fault imports what it changes,
 
 import os
 import sys
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pkgutil import resolve_name
+from typing import Any
+
+from sqlalchemy import bindparam
 
 from course_service.__main__ import main
 
@@ -21,9 +27,82 @@ def fault(function: Fault) -> Fault:
     return function
 
 
+def put(target: str, name: str, replacement: object) -> Any:
+    """Replace something of a module, or of a class as `module:Class`; returns what it was."""
+    owner = resolve_name(target)
+    was = getattr(owner, name)
+    setattr(owner, name, replacement)
+    return was
+
+
 @fault
 def none() -> None:
     """Break nothing."""
+
+
+@fault
+def no_watchdog() -> None:
+    """Wait for a call's message as long as the caller likes, and do nothing else meanwhile."""
+    for name in ("begin", "end"):
+        put("course_service.rpc.watchdog:Watchdog", name, lambda *_: None)
+
+
+@fault
+def acknowledge_before_commit() -> None:
+    """Respond to a write first, and commit it a moment later."""
+    later = ThreadPoolExecutor(1)
+
+    def acknowledge(self: Any, work: Any, **options: bool) -> Any:
+        result = self.try_out(work)
+        later.submit(time.sleep, 0.02)
+        later.submit(write, self, work, **options)
+        return result
+
+    write = put("course_service.store.database:Database", "write", acknowledge)
+
+
+@fault
+def no_claim() -> None:
+    """Do a write as often as it is sent, whatever its request_id."""
+    put("course_service.store.idempotency_records:IdempotencyRecords", "claim", lambda *_: True)
+
+
+@fault
+def no_revision_in_where() -> None:
+    """Store a new version of a course over whatever is stored."""
+    statement = resolve_name("course_service.store.courses:_REPLACE")
+    of_the_course, _ = statement._where_criteria
+    statement._where_criteria = (of_the_course, bindparam("old_revision") == bindparam("old_revision"))
+
+
+@fault
+def no_etag_compared() -> None:
+    """Change a course whatever etag the request names."""
+    put("course_service.schemas", "etags_of", lambda _: ())
+
+
+@fault
+def no_second_try() -> None:
+    """Try a transaction once, whatever has cut it off."""
+    put("course_service.store.database", "_MAX_TRIES", 1)
+
+
+@fault
+def no_wait_callback() -> None:
+    """Wait in the driver for the database, as long as that takes."""
+    put("psycopg2.extensions", "set_wait_callback", lambda _: None)
+
+
+@fault
+def no_disconnect_states() -> None:
+    """Stay with a server that has become read-only."""
+    put("course_service.store.engines", "DISCONNECT_STATES", frozenset())
+
+
+@fault
+def no_deadlines() -> None:
+    """Let the database take a minute, whatever time the call has."""
+    put("course_service.call", "remaining", lambda: 60.0)
 
 
 if __name__ == "__main__":

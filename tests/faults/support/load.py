@@ -1,0 +1,100 @@
+"""Callers who go on calling whatever happens to the service, each in a thread of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+import grpc
+from course.v1 import course_pb2_grpc
+
+from tests.faults.support.callers import CHANNEL_OPTIONS
+
+_T = TypeVar("_T")
+
+# What a caller may answer with another try; a write only if it has a request_id.
+RETRIED = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.RESOURCE_EXHAUSTED)
+_TRY_SECONDS = 2.0
+_RECONNECT_OPTIONS = (("grpc.initial_reconnect_backoff_ms", 50), ("grpc.min_reconnect_backoff_ms", 50))
+
+
+@contextlib.contextmanager
+def courses(address: str) -> Iterator[course_pb2_grpc.CourseServiceStub]:
+    """A stub with a connection of its own, which retries nothing by itself."""
+    with grpc.insecure_channel(address, options=(*CHANNEL_OPTIONS, *_RECONNECT_OPTIONS)) as channel:
+        yield course_pb2_grpc.CourseServiceStub(channel)
+
+
+@contextlib.contextmanager
+def repeating(*steps: Callable[[], object]) -> Iterator[None]:
+    """Do each step again and again in a thread of its own; what one raises is raised at the end of the context."""
+    stop = threading.Event()
+    raised: list[Exception] = []
+
+    def run(step: Callable[[], object]) -> None:
+        while not stop.is_set():
+            try:
+                step()
+            except Exception as exception:  # raised below
+                raised.append(exception)
+                return
+
+    threads = [threading.Thread(target=run, args=(step,), daemon=True) for step in steps]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join(timeout=60)
+    if raised:
+        raise raised[0]
+
+
+def at_once(*works: Callable[[], _T]) -> list[_T]:
+    """Do several works at the same time; returns what they return, in their order."""
+    results: dict[int, _T] = {}
+    raised: list[Exception] = []
+    barrier = threading.Barrier(len(works))
+
+    def run(index: int, work: Callable[[], _T]) -> None:
+        barrier.wait()
+        try:
+            results[index] = work()
+        except Exception as exception:  # raised below
+            raised.append(exception)
+
+    threads = [threading.Thread(target=run, args=item, daemon=True) for item in enumerate(works)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=120)
+        assert not thread.is_alive(), "a work does not end"
+    if raised:
+        raise raised[0]
+    return [results[index] for index in range(len(works))]
+
+
+def retrying(call: Callable[[float], _T], *, seconds: float, tries: int = 1000) -> _T:
+    """Make a call with a timeout; try it again, as a good client does, until `seconds` are over."""
+    until = time.monotonic() + seconds
+    for number in range(1, tries + 1):
+        try:
+            return call(max(0.001, min(_TRY_SECONDS, until - time.monotonic())))
+        except grpc.RpcError as error:
+            pause = random.uniform(0.5, 1) * min(0.5, 0.05 * 2 ** (number - 1))
+            if number == tries or code_of(error) not in RETRIED or time.monotonic() + pause > until:
+                raise
+        time.sleep(pause)
+    raise AssertionError
+
+
+def code_of(error: grpc.RpcError) -> grpc.StatusCode:
+    """Return the status code of a failed call."""
+    assert isinstance(error, grpc.Call)
+    return error.code()
