@@ -21,6 +21,12 @@ READ_SECONDS = 5.0
 MAX_SECONDS = 10.0
 """The longest that a call may take, and what it may take if its caller sets no deadline."""
 
+STREAM_SECONDS = 3600.0
+"""The longest that a stream may take."""
+
+BODY_SECONDS = 5.0
+"""How long the message or body of a call may take to arrive, from the call's start."""
+
 
 @dataclass(slots=True)
 class Call:
@@ -37,6 +43,8 @@ class Call:
     """When the caller stops waiting, by `time.monotonic()`."""
     request_id: str = ""
     """The call's request_id, if it has one."""
+    is_surplus: bool = False
+    """Whether it came in while its face had no room for one more call."""
     code: str = "OK"
     """How it ended: the name of a gRPC status code."""
     reason: str = ""
@@ -88,15 +96,25 @@ def current() -> Call:
 _READS = frozenset({"GetCourse", "ListCourses", "BatchGetCourses"})
 
 
+def is_read(method: str) -> bool:
+    """Whether a method of the contract only reads."""
+    return method in _READS
+
+
 def most_seconds(method: str) -> float:
     """Return the longest that a call of a method may take."""
-    return READ_SECONDS if method in _READS else MAX_SECONDS
+    return READ_SECONDS if is_read(method) else MAX_SECONDS
 
 
 def deadline_after(seconds: float | None, method: str = UNKNOWN_METHOD) -> float:
     """Return the deadline of a call of a method whose caller waits for `seconds`; None: for ever."""
     most = most_seconds(method)
     return time.monotonic() + (most if seconds is None else min(most, seconds))
+
+
+def is_working() -> bool:
+    """Whether there is a current call."""
+    return _current.get() is not None
 
 
 def remaining() -> float:

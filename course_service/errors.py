@@ -28,13 +28,15 @@ class CourseError(Exception):
 
     `reason` names it for programs, the message for people, and `metadata` (its keys in lowerCamelCase) holds every part
     of the message that varies. `violations` are the faults in single fields: where there are any, callers get them as
-    the message. `resource_name` is the course that the error is about. `cause` is for the log alone.
+    the message. `resource_name` is the course that the error is about. `cause` is for the log alone. A caller that
+    waits `retry_after_seconds` and tries again may succeed; 0 says nothing about that.
     """
 
     reason: str
     violations: Sequence[Violation] = ()
     resource_name: str = ""
     cause: str = ""
+    retry_after_seconds: int = 0
 
     def __init__(self, message: str, **metadata: str) -> None:
         super().__init__(message)
@@ -83,6 +85,15 @@ class MethodUnknown(CourseError):
 
     def __init__(self, method: str) -> None:
         super().__init__(f"There is no method {method[:200]}.", method=method[:200])
+
+
+class ServiceUnknown(CourseError):
+    """The health of a service was asked for that is not one of this process."""
+
+    reason = "SERVICE_UNKNOWN"
+
+    def __init__(self, service: str) -> None:
+        super().__init__(f"There is no service {service[:200]}.", service=service[:200])
 
 
 class RouteNotFound(CourseError):
@@ -321,6 +332,16 @@ class DatabaseUnavailable(CourseError):
     def __init__(self, cause: str = "") -> None:
         super().__init__("The database is not available; try again.")
         self.cause = cause
+
+
+class Overloaded(CourseError):
+    """More calls come in than the service can work on in time. This one has not been worked on."""
+
+    reason = "OVERLOADED"
+    retry_after_seconds = 1
+
+    def __init__(self) -> None:
+        super().__init__("The service has more calls than it can work on; try again later.")
 
 
 class DeadlineExceeded(CourseError):

@@ -1,8 +1,14 @@
 """Opening the ports that the service listens on."""
 
+import errno
 import socket
+import time
 
 from course_service.errors import StartupError
+
+_PATIENCE_SECONDS = 2.0
+"""How long a port may be taken: a number like 50051 may be that of somebody's outgoing connection for a moment."""
+_PAUSE_SECONDS = 0.1
 
 
 class PortTaken(StartupError):
@@ -17,7 +23,11 @@ def open_port(address: str, setting: str) -> socket.socket:
     host, _, port = address.rpartition(":")
     host = host.strip("[]")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        return socket.create_server((host, int(port)), family=family, backlog=2048, dualstack_ipv6=host == "::")
-    except (OSError, ValueError):  # ValueError: this machine has no IPv6
-        raise PortTaken(address, setting) from None
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    while True:
+        try:
+            return socket.create_server((host, int(port)), family=family, backlog=2048, dualstack_ipv6=host == "::")
+        except (OSError, ValueError) as error:  # ValueError: this machine has no IPv6
+            if getattr(error, "errno", None) != errno.EADDRINUSE or time.monotonic() > deadline:
+                raise PortTaken(address, setting) from None
+        time.sleep(_PAUSE_SECONDS)

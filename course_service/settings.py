@@ -5,11 +5,12 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
-from sqlalchemy.engine import URL, make_url
+from sqlalchemy.engine import URL
 from sqlalchemy.exc import ArgumentError
 
 from course_service.environment import DEFAULT_GRPC_ADDRESS, PREFIX, course_variables
 from course_service.errors import StartupError
+from course_service.store.hosts import hosts_of, parse_url
 
 DEVELOPMENT_SECRET = "for-development-only"  # noqa: S105  # it is no secret
 """Everybody knows it, so everybody can make page tokens; the service warns of it in the log."""
@@ -32,10 +33,12 @@ def _optional_address(text: str) -> str:
 
 def _database_url(text: str) -> str:
     try:
-        url = make_url(text)
+        url = parse_url(text)
+        hosts_of(url)
     except (ArgumentError, ValueError):
         raise ValueError(
-            "must be a URL such as sqlite:///var/course.db or postgresql://user:password@host/name"
+            "must be a URL such as sqlite:///var/course.db, postgresql://user:password@host/name"
+            " or postgresql://user:password@host1:5432,host2:5432/name"
         ) from None
     if url.drivername == "sqlite":
         if not url.database or url.database == ":memory:":
@@ -61,12 +64,20 @@ class Settings(BaseModel):
     """Where gRPC listens, `HOST:PORT`; port 0 takes a free one."""
     http_address: OptionalAddress = "127.0.0.1:8080"
     """Where HTTP listens, `HOST:PORT`; empty turns HTTP off."""
+    health_address: OptionalAddress = ""
+    """Where a small server has the health of the process for probes, by gRPC without TLS; empty turns it off."""
     database_session_settings: bool = True
     """Ask PostgreSQL for time limits and UTC when connecting; PgBouncer refuses that, so there they go on the role."""
     page_token_secret: Annotated[str, Field(min_length=16)] = Field(DEVELOPMENT_SECRET, repr=False)
     """Signs the page tokens of lists; all replicas must have the same, and nobody else."""
     threads: Annotated[int, Field(ge=1, le=64)] = 8
     """Calls worked on at once by gRPC, and as many by HTTP; each has a database connection."""
+    max_wait_seconds: Annotated[float, Field(gt=0, le=10)] = 0.25
+    """When a call has waited that long for a thread, new calls of its face are refused."""
+    max_connections: Annotated[int, Field(ge=1, le=100_000)] = 2_000
+    """How many connections gRPC takes at once, and as many HTTP."""
+    max_connection_age_seconds: Annotated[float, Field(ge=1, le=86_400)] = 300.0
+    """After how long callers by gRPC are asked to connect anew, so that they spread over new replicas."""
     drain_seconds: Annotated[float, Field(ge=0, le=300)] = 5.0
     """How long the service goes on serving after SIGTERM while it reports NOT_SERVING, so that callers can leave."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
@@ -75,7 +86,7 @@ class Settings(BaseModel):
     @property
     def database(self) -> URL:
         """The database's URL, parsed, with the driver that the service uses."""
-        url = make_url(self.database_url)
+        url = parse_url(self.database_url)
         return url if url.drivername == "sqlite" else url.set(drivername="postgresql+psycopg2")
 
 

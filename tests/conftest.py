@@ -20,9 +20,11 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.pool import NullPool
 
 from course_service.guard.guard import Guard
+from course_service.health import Health
 from course_service.rest.app import make_app
+from course_service.rest.places import Places
 from course_service.rest.server import HttpServer
-from course_service.rpc.health import Health
+from course_service.rpc.health import HealthServicer
 from course_service.rpc.server import make_server
 from course_service.rpc.threads import CallThreads
 from course_service.store.database import Database
@@ -141,10 +143,11 @@ class Service:
 @pytest.fixture(scope="session")
 def _service(_database: Database) -> Iterator[Service]:
     health = Health(_database)
-    server, port = make_server("127.0.0.1:0", _database, TOKENS, health, GUARD, CallThreads(8))
+    servicer = HealthServicer(health)
+    server, port = make_server("127.0.0.1:0", _database, TOKENS, servicer, GUARD, CallThreads(8))
     server.start()
     health.start()
-    http_server = HttpServer("127.0.0.1:0", make_app(_database, TOKENS, GUARD, threads=8))
+    http_server = HttpServer("127.0.0.1:0", make_app(_database, TOKENS, health, GUARD, Places(8)))
     http_server.start()
     with (
         grpc.insecure_channel(f"127.0.0.1:{port}") as channel,

@@ -28,10 +28,12 @@ from course_service.course import Course
 from course_service.errors import CourseArchived, CourseError
 from course_service.guard.guard import Guard
 from course_service.guard.steps import Credentials
+from course_service.health import Health
 from course_service.rest.app import make_app
+from course_service.rest.places import Places
 from course_service.rest.server import HttpServer
 from course_service.rpc import watchdog
-from course_service.rpc.health import Health
+from course_service.rpc.health import HealthServicer
 from course_service.rpc.interceptor import GuardInterceptor
 from course_service.rpc.server import make_server
 from course_service.rpc.threads import CallThreads
@@ -113,9 +115,10 @@ def guarded(database: Database) -> Iterator[Guarded]:
     steps = Steps()
     guard = Guard(identify=steps.identify, authorise=steps.authorise, admit=steps.admit, observe=steps.observe)
     threads = CallThreads(4)
-    server, port = make_server("127.0.0.1:0", database, TOKENS, Health(database), guard, threads)
+    health = Health(database)
+    server, port = make_server("127.0.0.1:0", database, TOKENS, HealthServicer(health), guard, threads)
     server.start()
-    http_server = HttpServer("127.0.0.1:0", make_app(database, TOKENS, guard, threads=4))
+    http_server = HttpServer("127.0.0.1:0", make_app(database, TOKENS, health, guard, Places(4)))
     http_server.start()
     with (
         grpc.insecure_channel(f"127.0.0.1:{port}") as channel,
@@ -205,7 +208,7 @@ def test_what_an_inner_interceptor_returns_is_not_kept(database: Database) -> No
             return grpc.unary_unary_rpc_method_handler(refuse)
 
     threads = CallThreads(2)
-    server = grpc.server(threads, interceptors=[GuardInterceptor(Guard()), Password()])
+    server = grpc.server(threads, interceptors=[GuardInterceptor(Guard(), threads), Password()])
 
     def reply(_: bytes, __: grpc.ServicerContext) -> bytes:
         return b"secret"
@@ -314,7 +317,7 @@ def test_a_method_that_does_not_exist_is_unimplemented(service: Service) -> None
 def test_callers_that_send_no_message_keep_the_others_waiting_for_one_timeout_at_most(
     guarded: Guarded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watchdog, "BODY_SECONDS", 0.5)
+    monkeypatch.setattr(current_call, "BODY_SECONDS", 0.5)
     silent: grpc.StreamUnaryMultiCallable[bytes, bytes] = guarded.channel.stream_unary(
         "/course.v1.CourseService/GetCourse"
     )
@@ -336,7 +339,7 @@ def test_callers_that_send_no_message_keep_the_others_waiting_for_one_timeout_at
 def test_calls_that_were_cut_off_leave_their_connection_without_the_garbage_collector(
     guarded: Guarded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watchdog, "BODY_SECONDS", 0.0)
+    monkeypatch.setattr(current_call, "BODY_SECONDS", 0.0)
     silent: grpc.StreamUnaryMultiCallable[bytes, bytes] = guarded.channel.stream_unary(
         "/course.v1.CourseService/GetCourse"
     )

@@ -9,7 +9,9 @@ import pytest
 from starlette.exceptions import HTTPException
 
 from course_service.errors import DatabaseUnavailable, DeadlineExceeded
+from course_service.health import Health
 from course_service.rest.app import make_api
+from course_service.rest.places import Places
 from course_service.rest.server import HttpServer
 from course_service.store.database import Database
 from tests.conftest import GUARD, TOKENS, Service
@@ -250,7 +252,7 @@ def test_errors_use_the_names_that_http_has(http: httpx2.Client) -> None:
 
 
 def test_an_unforeseen_http_error_keeps_its_own_status(database: Database) -> None:
-    api = make_api(database, TOKENS, GUARD, threads=1)
+    api = make_api(database, TOKENS, Health(database), GUARD, Places(1))
 
     @api.get("/teapot/{code}")
     def teapot(code: int) -> None:

@@ -2,18 +2,26 @@
 
 import gc
 import logging
+import resource
 import signal
 import threading
+from collections.abc import Callable
+
+import grpc
 
 from course_service.commands.common import open_database
 from course_service.errors import StartupError
 from course_service.guard.guard import Guard
+from course_service.guard.room import Room
+from course_service.health import Health
 from course_service.rest.app import make_app
+from course_service.rest.places import Places
 from course_service.rest.server import HttpServer
-from course_service.rpc.health import Health
-from course_service.rpc.server import make_server
+from course_service.rpc.health import HealthServicer
+from course_service.rpc.server import make_health_server, make_server
 from course_service.rpc.threads import CallThreads
 from course_service.settings import DEVELOPMENT_SECRET, Settings, load_settings
+from course_service.store.database import Database
 from course_service.telemetry.calls import CallLog
 from course_service.telemetry.logs import log_in_background
 from course_service.tokens import PageTokens
@@ -41,47 +49,96 @@ def serve(settings: Settings, guard: Guard) -> None:
     at_once = threading.Event()
 
     def on_signal(number: int, _: object) -> None:
-        if number == signal.SIGINT:  # from a terminal: nobody has to be warned first
+        # From a terminal, or for the second time: nobody has to be warned first.
+        if number == signal.SIGINT or stop.is_set():
             at_once.set()
         stop.set()
 
     signal.signal(signal.SIGTERM, on_signal)
     signal.signal(signal.SIGINT, on_signal)
+    _allow_connections()
 
-    # A connection for every thread that may ask: gRPC's, HTTP's, and health's.
-    database = open_database(settings, connections=2 * settings.threads + 1)
-    tokens = PageTokens(settings.page_token_secret)
-
-    health = Health(database)
-    threads = CallThreads(settings.threads)
-    grpc_server, grpc_port = make_server(settings.grpc_address, database, tokens, health, guard, threads)
-    http_server = None
-    if settings.http_address:
-        app = make_app(database, tokens, guard, threads=settings.threads)
-        http_server = HttpServer(settings.http_address, app, on_end=stop.set)
-
+    # A connection for every thread that may ask: gRPC's and HTTP's.
+    database = open_database(settings, connections=2 * settings.threads)
+    servers = _Servers(settings, guard, database, on_end=stop.set)
     if settings.page_token_secret == DEVELOPMENT_SECRET:
         _log.warning("page tokens are signed with a secret that everybody knows; set COURSE_PAGE_TOKEN_SECRET")
-    if http_server:
-        http_server.start()
-        _log.info("HTTP on port %d (%s), documented at /docs", http_server.port, settings.http_address)
-    grpc_server.start()
-    _log.info("gRPC on port %d (%s)", grpc_port, settings.grpc_address)
-    health.start()
+    servers.start()
     gc.freeze()  # what has been loaded stays loaded: the garbage collector need not visit it again
-
     stop.wait()
-    health.stop()
-    http_failed = http_server is not None and http_server.has_ended
     _log.info("stopping")
-    if not http_failed:
+    servers.warn()
+    if not servers.has_failed:
         at_once.wait(settings.drain_seconds)
-    grpc_stopped = grpc_server.stop(_GRACE_SECONDS)
-    if http_server:
-        http_server.stop()
-    grpc_stopped.wait()
-    threads.close(_GRACE_SECONDS)
+    servers.stop()
     database.close()
     _log.info("stopped")
-    if http_failed:
+    if servers.has_failed:
         raise StartupError("the HTTP server has ended by itself")
+
+
+class _Servers:
+    """All that listens, over one database. `on_end` is called if one ends by itself."""
+
+    def __init__(self, settings: Settings, guard: Guard, database: Database, *, on_end: Callable[[], object]) -> None:
+        self._settings = settings
+        self._health = Health(database)
+        self._health_servicer = HealthServicer(self._health)
+        self._threads = CallThreads(settings.threads, Room(settings.max_wait_seconds))
+        tokens = PageTokens(settings.page_token_secret)
+        self._grpc, self._grpc_port = make_server(
+            settings.grpc_address,
+            database,
+            tokens,
+            self._health_servicer,
+            guard,
+            self._threads,
+            max_connections=settings.max_connections,
+            max_connection_age_seconds=settings.max_connection_age_seconds,
+        )
+        self._http: HttpServer | None = None
+        if settings.http_address:
+            places = Places(settings.threads, Room(settings.max_wait_seconds))
+            app = make_app(database, tokens, self._health, guard, places)
+            self._http = HttpServer(settings.http_address, app, max_connections=settings.max_connections, on_end=on_end)
+        self._probes: grpc.Server | None = None
+        if settings.health_address:
+            self._probes, self._probes_port = make_health_server(settings.health_address, self._health_servicer, guard)
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether the HTTP server has ended by itself."""
+        return self._http is not None and self._http.has_ended
+
+    def start(self) -> None:
+        """Serve. Raises `StartupError`."""
+        if self._probes:
+            self._probes.start()
+            _log.info("health on port %d (%s)", self._probes_port, self._settings.health_address)
+        if self._http:
+            self._http.start()
+            _log.info("HTTP on port %d (%s), documented at /docs", self._http.port, self._settings.http_address)
+        self._grpc.start()
+        _log.info("gRPC on port %d (%s)", self._grpc_port, self._settings.grpc_address)
+        self._health.start()
+
+    def warn(self) -> None:
+        """Have callers leave: report NOT_SERVING, and go on serving."""
+        self._health.stop()
+
+    def stop(self) -> None:
+        """Take no more calls, and let those under way finish."""
+        self._health_servicer.end_watches()
+        grpc_stopped = self._grpc.stop(_GRACE_SECONDS)
+        if self._http:
+            self._http.stop()
+        grpc_stopped.wait()
+        self._threads.close(_GRACE_SECONDS)
+        if self._probes:
+            self._probes.stop(None)
+
+
+def _allow_connections() -> None:
+    """Raise the limit of open files, which counts connections too, as far as this user may."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

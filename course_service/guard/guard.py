@@ -26,10 +26,10 @@ from course_service.guard.steps import (
     Credentials,
     Identify,
     Observe,
-    always,
     anonymous,
     everybody,
     log_call,
+    unless_surplus,
 )
 
 
@@ -41,7 +41,7 @@ class Guard:
         *,
         identify: Identify = anonymous,
         authorise: Authorise = everybody,
-        admit: Admit = always,
+        admit: Admit = unless_surplus,
         observe: Observe = log_call,
     ) -> None:
         self._identify = identify

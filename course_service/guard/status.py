@@ -33,6 +33,7 @@ CODES: dict[type[errors.CourseError], int] = {
     errors.RouteNotFound: code_pb2.NOT_FOUND,
     errors.MethodNotAllowed: code_pb2.UNIMPLEMENTED,
     errors.MethodUnknown: code_pb2.UNIMPLEMENTED,
+    errors.ServiceUnknown: code_pb2.NOT_FOUND,
     errors.FieldMaskInvalid: code_pb2.INVALID_ARGUMENT,
     errors.PageSizeNegative: code_pb2.INVALID_ARGUMENT,
     errors.PageTokenInvalid: code_pb2.INVALID_ARGUMENT,
@@ -53,6 +54,7 @@ CODES: dict[type[errors.CourseError], int] = {
     errors.CourseDeleted: code_pb2.FAILED_PRECONDITION,
     errors.ResponseTooLarge: code_pb2.RESOURCE_EXHAUSTED,
     errors.DatabaseUnavailable: code_pb2.UNAVAILABLE,
+    errors.Overloaded: code_pb2.RESOURCE_EXHAUSTED,
     errors.DeadlineExceeded: code_pb2.DEADLINE_EXCEEDED,
     errors.InternalError: code_pb2.INTERNAL,
 }
@@ -86,7 +88,7 @@ def to_status(error: errors.CourseError, name_of: Callable[[str], str] = str) ->
                 )
             )
         )
-    if isinstance(error, errors.DatabaseUnavailable):
+    if error.retry_after_seconds:
         delay = Duration(seconds=error.retry_after_seconds)
         status.details.append(_packed(error_details_pb2.RetryInfo(retry_delay=delay)))
     if violations:

@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 from course_service.call import ANONYMOUS, Call
+from course_service.errors import Overloaded
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +42,10 @@ def everybody(_: Call) -> None:
     """Every caller may call every method."""
 
 
-def always(_: Call) -> AbstractContextManager[None]:
-    """There is room for every call; how many are worked on at once is up to the threads."""
+def unless_surplus(call: Call) -> AbstractContextManager[None]:
+    """Let every call in but those that came while their face had no room. Raises `Overloaded`."""
+    if call.is_surplus:
+        raise Overloaded
     return _NOTHING
 
 

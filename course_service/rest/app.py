@@ -2,18 +2,21 @@
 
 import contextlib
 from collections.abc import AsyncIterator
+from http import HTTPStatus
 
 import anyio.to_thread
 from fastapi import FastAPI
-from fastapi.responses import RedirectResponse
+from fastapi.responses import RedirectResponse, Response
 from fastapi_offline import FastAPIOffline
 from starlette.convertors import StringConvertor, register_url_convertor
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from course_service.call import UNKNOWN_METHOD, Call
 from course_service.guard.guard import Guard
+from course_service.health import Health
 from course_service.rest.errors import METHOD, map_errors
 from course_service.rest.openapi import operation_id, restore_nulls
+from course_service.rest.places import Places
 from course_service.rest.routes import make_routes
 from course_service.store.database import Database
 from course_service.tokens import PageTokens
@@ -28,17 +31,18 @@ class _CourseIdConvertor(StringConvertor):
 register_url_convertor("course_id", _CourseIdConvertor())
 
 
-def make_app(database: Database, tokens: PageTokens, guard: Guard, *, threads: int) -> ASGIApp:
-    """Make the application over a database; it works on `threads` requests at once."""
-    return _Guarded(make_api(database, tokens, guard, threads=threads), guard)
+def make_app(database: Database, tokens: PageTokens, health: Health, guard: Guard, places: Places) -> ASGIApp:
+    """Make the application over a database."""
+    return _Guarded(make_api(database, tokens, health, guard, places), guard)
 
 
-def make_api(database: Database, tokens: PageTokens, guard: Guard, *, threads: int) -> FastAPI:
+def make_api(database: Database, tokens: PageTokens, health: Health, guard: Guard, places: Places) -> FastAPI:
     """Make the routes, their errors and their documentation."""
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        anyio.to_thread.current_default_thread_limiter().total_tokens = threads
+        # So that what has a place has a thread, and the documentation's files too.
+        anyio.to_thread.current_default_thread_limiter().total_tokens = places.number + 1
         yield
 
     api: FastAPI = FastAPIOffline(
@@ -55,7 +59,19 @@ def make_api(database: Database, tokens: PageTokens, guard: Guard, *, threads: i
         """Lead a person to the documentation."""
         return RedirectResponse("/docs")
 
-    api.include_router(make_routes(database, tokens, guard))
+    @api.get("/livez", include_in_schema=False)
+    async def livez() -> Response:
+        """Respond, as long as the process does."""
+        return Response("alive\n", media_type="text/plain")
+
+    @api.get("/readyz", include_in_schema=False)
+    async def readyz() -> Response:
+        """Say whether the process can do its work: whether the database can be used and written to."""
+        if health.is_ready:
+            return Response("ready\n", media_type="text/plain")
+        return Response("not ready\n", HTTPStatus.SERVICE_UNAVAILABLE, media_type="text/plain")
+
+    api.include_router(make_routes(database, tokens, guard, places))
     map_errors(api, guard)
     generate = api.openapi
     api.openapi = lambda: restore_nulls(generate())  # type: ignore[method-assign]  # FastAPI's documented way

@@ -28,7 +28,7 @@ class StrictRequest(Request):
         chunks: list[bytes] = []
         size = 0
         try:
-            with anyio.fail_after(call.remaining()):
+            with anyio.fail_after(min(call.BODY_SECONDS, call.remaining())):
                 async for chunk in self.stream():
                     size += len(chunk)
                     if size > MAX_BODY_BYTES:

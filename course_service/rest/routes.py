@@ -36,13 +36,14 @@ from course_service.rest.parameters import (
     agreed_request_id,
     course_name,
 )
+from course_service.rest.places import Places
 from course_service.schemas import View
 from course_service.store.database import Database
 from course_service.tokens import PageTokens
 from course_service.validation import validated
 
 
-def guarded_route(guard: Guard) -> type[APIRoute]:
+def guarded_route(guard: Guard, places: Places) -> type[APIRoute]:
     """Make the class of routes that take a request through the guard before its body is read."""
 
     class GuardedRoute(APIRoute):
@@ -57,22 +58,24 @@ def guarded_route(guard: Guard) -> type[APIRoute]:
                 this_call = call.current()
                 this_call.method = method
                 this_call.deadline = min(this_call.deadline, call.deadline_after(None, method))
+                this_call.is_surplus = places.room.is_full()
                 this_call.note_request_id(request.headers.get(IDEMPOTENCY_KEY, ""))
                 with guard.entered(this_call, Credentials(request.headers.items)):
                     check_query(request, known, lists)
                     strict = StrictRequest(request.scope, request.receive)
                     if self.body_field:
                         await strict.read_json()
-                    return await handle(strict)
+                    async with places.place(strict):
+                        return await handle(strict)
 
             return guarded
 
     return GuardedRoute
 
 
-def make_routes(database: Database, tokens: PageTokens, guard: Guard) -> APIRouter:  # noqa: C901  # as many routes as methods
+def make_routes(database: Database, tokens: PageTokens, guard: Guard, places: Places) -> APIRouter:  # noqa: C901  # as many routes as methods
     """Make the routes over a database."""
-    routes = APIRouter(route_class=guarded_route(guard), tags=["courses"])
+    routes = APIRouter(route_class=guarded_route(guard, places), tags=["courses"])
     of_any_create = (
         openapi.INVALID,
         openapi.MALFORMED,

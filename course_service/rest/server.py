@@ -11,6 +11,7 @@ from starlette.types import ASGIApp
 from course_service.errors import StartupError
 from course_service.guard.internal import report
 from course_service.ports import open_port
+from course_service.rest.protocol import KEEP_ALIVE_SECONDS, MAX_HEADER_BYTES, BoundedProtocol, bounded_protocol
 
 _GRACE_SECONDS = 10
 
@@ -37,11 +38,22 @@ class HttpServer:
     `on_end` is called if it ends by itself.
     """
 
-    def __init__(self, address: str, app: ASGIApp, *, on_end: Callable[[], object] = lambda: None) -> None:
+    def __init__(
+        self,
+        address: str,
+        app: ASGIApp,
+        *,
+        max_connections: int = BoundedProtocol.max_connections,
+        on_end: Callable[[], object] = lambda: None,
+    ) -> None:
         self._socket = open_port(address, "COURSE_HTTP_ADDRESS")
         self._server = _Server(
             uvicorn.Config(
                 app,
+                http=bounded_protocol(max_connections),  # type: ignore[arg-type]  # a class, as any other is
+                ws="none",
+                h11_max_incomplete_event_size=MAX_HEADER_BYTES,
+                timeout_keep_alive=KEEP_ALIVE_SECONDS,
                 lifespan="on",  # with "auto", a lifespan that fails would count as none
                 log_config=None,
                 access_log=False,

@@ -1,79 +1,163 @@
-"""grpc.health.v1: SERVING while the database responds and has the schema."""
+"""grpc.health.v1: the health of the process, by the names that callers and probes ask for."""
 
-import logging
+from __future__ import annotations
+
 import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeAlias
 
 import grpc
 from course.v1 import course_pb2
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
-from course_service.errors import DatabaseUnavailable, StartupError
-from course_service.guard.internal import report
-from course_service.store.database import Database
+from course_service.errors import ServiceUnknown
+from course_service.health import Health
+from course_service.rpc.threads import CallThreads
+from course_service.rpc.watchdog import Watchdog
 
 HEALTH_SERVICE: str = health.SERVICE_NAME
 SERVICES = ("", course_pb2.DESCRIPTOR.services_by_name["CourseService"].full_name)
+"""What is SERVING while the process can do its work."""
+LIVENESS = "liveness"
+"""What is SERVING as long as the process responds, whatever the database does."""
+
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
-_INTERVAL_SECONDS = 1.0
+_SERVICE_UNKNOWN = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
 
-_log = logging.getLogger(__name__)
+_THREADS = 2
+_MAX_SENDERS = 256
+"""How many watchers are sent to at once. Each that does not read keeps a thread of these."""
+_SEND_SECONDS = 5.0
+"""How long a watcher may take to read what it is sent; then its call is cancelled."""
+
+_Status: TypeAlias = int
+_Send: TypeAlias = Callable[["health_pb2.HealthCheckResponse | None"], None]
 
 
-class Health:
-    """Looks at the database from a thread of its own, and reports under the service's name and the empty one."""
+@dataclass(eq=False, slots=True)
+class _Watcher:
+    """One call of Watch."""
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
-        self._servicer = health.HealthServicer()
-        self._stop = threading.Event()
-        self._serving: bool | None = None
-        self._problem = ""
-        self._thread = threading.Thread(target=self._watch, name="health", daemon=True)
-        self._set(serving=False)
+    service: str
+    context: grpc.ServicerContext
+    send: _Send
+    sent: _Status | None = None
+    is_busy: bool = False
+    """Whether a thread is sending to it; that thread looks again when it has sent."""
+
+
+class HealthServicer(health_pb2_grpc.HealthServicer):
+    """Check, List and Watch, in threads of their own: neither overload nor callers that do not read hold them up."""
+
+    def __init__(self, health: Health) -> None:
+        self._health = health
+        self._threads = CallThreads(_THREADS, name="grpc-health")
+        self._senders = ThreadPoolExecutor(_MAX_SENDERS, thread_name_prefix="grpc-watch")
+        self._watchdog = Watchdog()
+        self._watchers: set[_Watcher] = set()
+        self._lock = threading.Lock()
+        threading.Thread(target=self._keep_watchers_posted, name="grpc-watchers", daemon=True).start()
 
     def add_to(self, server: grpc.Server) -> None:
-        """Serve the health of this process on a server."""
-        health_pb2_grpc.add_HealthServicer_to_server(self._servicer, server)
+        """Serve on a server."""
+        kinds = {"Check": "unary_unary", "List": "unary_unary", "Watch": "unary_stream"}
+        methods = {}
+        for method in health_pb2.DESCRIPTOR.services_by_name["Health"].methods:
+            kind = kinds[method.name]
+            behavior = _OnThreads(getattr(self, method.name), self._threads)
+            make = getattr(grpc, f"{kind}_rpc_method_handler")
+            request = getattr(health_pb2, method.input_type.name)
+            response = getattr(health_pb2, method.output_type.name)
+            methods[method.name] = make(behavior, request.FromString, response.SerializeToString)
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(HEALTH_SERVICE, methods),))
 
-    def start(self) -> None:
-        """Look at the database, report, and go on looking every second."""
-        self._look()
-        self._thread.start()
+    def Check(  # noqa: N802  # the name of the contract
+        self, request: health_pb2.HealthCheckRequest, context: grpc.ServicerContext
+    ) -> health_pb2.HealthCheckResponse:
+        """Return the health of a service."""
+        status = self._status_of(request.service)
+        if status == _SERVICE_UNKNOWN:
+            raise ServiceUnknown(request.service)
+        return health_pb2.HealthCheckResponse(status=status)
 
-    def stop(self) -> None:
-        """Report NOT_SERVING from now on."""
-        self._stop.set()
-        self._servicer.enter_graceful_shutdown()
+    def List(self, _: object, __: grpc.ServicerContext) -> object:  # noqa: N802  # the name of the contract
+        """Return the health of all services."""
+        statuses = {
+            service: health_pb2.HealthCheckResponse(status=self._status_of(service))
+            for service in (*SERVICES, LIVENESS)
+        }
+        return health_pb2.HealthListResponse(statuses=statuses)  # type: ignore[attr-defined]  # newer than its types
 
-    def _watch(self) -> None:
-        while not self._stop.wait(_INTERVAL_SECONDS):
-            self._look()
+    def Watch(  # type: ignore[override]  # noqa: N802  # the name of the contract; grpcio passes `send` to such methods
+        self, request: health_pb2.HealthCheckRequest, context: grpc.ServicerContext, send: _Send
+    ) -> None:
+        """Send the health of a service, now and whenever it changes."""
+        watcher = _Watcher(request.service, context, send)
+        with self._lock:
+            self._watchers.add(watcher)
+        if context.add_callback(lambda: self._forget(watcher)):
+            self._post(watcher)
+        else:  # the caller has left
+            self._forget(watcher)
 
-    def _look(self) -> None:
-        try:
-            self._database.check()
-        except DatabaseUnavailable as error:
-            self._report(f"the database of COURSE_DATABASE_URL does not respond: {error.cause}")
-        except StartupError as error:
-            self._report(str(error))
-        except Exception as exception:  # or the thread would end, and what it reported last would stay
-            self._report(f"internal error {report(exception).metadata['errorId']}")
-        else:
-            self._report("")
+    def end_watches(self) -> None:
+        """End every call of Watch, so that a server that stops need not wait for them."""
+        with self._lock:
+            watchers = list(self._watchers)
+        for watcher in watchers:
+            watcher.context.cancel()
 
-    def _report(self, problem: str) -> None:
-        """Log a change of what is wrong, and report to callers whether anything is."""
-        if problem and problem != self._problem:
-            _log.warning("not serving: %s", problem)
-        elif not problem and not self._serving:
-            _log.info("serving")
-        self._problem = problem
-        self._set(serving=not problem)
+    def _status_of(self, service: str) -> _Status:
+        if service == LIVENESS:
+            return _SERVING
+        if service not in SERVICES:
+            return _SERVICE_UNKNOWN
+        return _SERVING if self._health.is_ready else _NOT_SERVING
 
-    def _set(self, *, serving: bool) -> None:
-        if serving == self._serving:
-            return  # or every watcher would get the same status again
-        self._serving = serving
-        for service in SERVICES:
-            self._servicer.set(service, _SERVING if serving else _NOT_SERVING)
+    def _forget(self, watcher: _Watcher) -> None:
+        with self._lock:
+            self._watchers.discard(watcher)
+
+    def _keep_watchers_posted(self) -> None:
+        known = self._health.is_ready
+        while True:
+            with self._health.changed:
+                self._health.changed.wait_for(lambda: self._health.is_ready is not known)  # noqa: B023  # used before it changes
+                known = self._health.is_ready
+            with self._lock:
+                watchers = list(self._watchers)
+            for watcher in watchers:
+                self._post(watcher)
+
+    def _post(self, watcher: _Watcher) -> None:
+        with self._lock:
+            if watcher.is_busy:
+                return
+            watcher.is_busy = True
+        self._senders.submit(self._send, watcher)
+
+    def _send(self, watcher: _Watcher) -> None:
+        """Send to a watcher what it does not know yet. No lock is held meanwhile: it may not be reading."""
+        while True:
+            with self._lock:
+                status = self._status_of(watcher.service)
+                if status == watcher.sent or watcher not in self._watchers:
+                    watcher.is_busy = False
+                    return
+                watcher.sent = status
+            with self._watchdog.stream(watcher.context, _SEND_SECONDS):
+                watcher.send(health_pb2.HealthCheckResponse(status=status))
+
+
+class _OnThreads:
+    """A method with the threads that it is to be worked on in, where grpcio looks for them."""
+
+    def __init__(self, method: Callable[..., object], threads: CallThreads) -> None:
+        self._method = method
+        self.experimental_thread_pool = threads
+
+    def __call__(self, *arguments: object) -> object:
+        return self._method(*arguments)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -11,10 +12,11 @@ from google.protobuf.message import DecodeError
 from google.rpc import code_pb2, status_pb2
 from grpc_status import rpc_status
 
-from course_service.call import UNKNOWN_METHOD, Call, deadline_after
-from course_service.errors import MethodUnknown, RequestMalformed
+from course_service.call import STREAM_SECONDS, UNKNOWN_METHOD, Call, deadline_after, is_read
+from course_service.errors import DeadlineExceeded, MethodUnknown, RequestMalformed
 from course_service.guard.guard import Guard, forget_frames
 from course_service.guard.steps import Credentials
+from course_service.rpc.threads import CallThreads
 from course_service.rpc.watchdog import Watchdog
 
 if TYPE_CHECKING:  # these classes take parameters in their type stubs only
@@ -28,10 +30,15 @@ class GuardInterceptor(grpc.ServerInterceptor):
     """Takes every call through the guard; nothing else ends a call with an error.
 
     grpcio itself would respond with the text of an exception, and to an undecodable message with INTERNAL.
+
+    `threads` are those that the server works in. A call that comes while they have no room is refused by a thread that
+    does nothing else: theirs may all be held up.
     """
 
-    def __init__(self, guard: Guard) -> None:
+    def __init__(self, guard: Guard, threads: CallThreads) -> None:
         self._guard = guard
+        self._threads = threads
+        self._refusing = CallThreads(1, name="refuse")
         self._watchdog = Watchdog()
 
     def intercept_service(
@@ -43,130 +50,193 @@ class GuardInterceptor(grpc.ServerInterceptor):
         handler = continuation(handler_call_details)
         path = handler_call_details.method
         if handler is None:
-            return grpc.stream_stream_rpc_method_handler(_Stream(self._guard, UNKNOWN_METHOD, _unknown(path)))
+            unknown = _Stream(self._guard, UNKNOWN_METHOD, _unknown(path), self._watchdog)
+            self._assign_threads(unknown)
+            return grpc.stream_stream_rpc_method_handler(unknown)
         method = path.removeprefix("/").removeprefix(_OWN_SERVICE)
+        # A single message comes as a stream too, so that the guard decides when to read, and how long to wait.
         if handler.unary_unary is not None:
-            unary = _Unary(self._guard, method, handler.unary_unary, handler.request_deserializer, self._watchdog)
-            _keep_threads(unary, handler.unary_unary)
-            # As a stream of messages, so that the guard decides when to read, and how long to wait.
-            return grpc.stream_unary_rpc_method_handler(
-                unary,
-                request_deserializer=None,
-                response_serializer=handler.response_serializer,
+            unary = _Unary(self._guard, method, handler.unary_unary, self._watchdog, handler.request_deserializer)
+            self._assign_threads(unary)
+            return grpc.stream_unary_rpc_method_handler(unary, None, handler.response_serializer)
+        if handler.unary_stream is not None:
+            updates = _Updates(self._guard, method, handler.unary_stream, self._watchdog, handler.request_deserializer)
+            self._assign_threads(updates)
+            return grpc.stream_stream_rpc_method_handler(updates, None, handler.response_serializer)
+        if handler.stream_stream is not None:
+            stream = _Stream(self._guard, method, handler.stream_stream, self._watchdog)
+            self._assign_threads(stream)
+            return grpc.stream_stream_rpc_method_handler(
+                stream, handler.request_deserializer, handler.response_serializer
             )
-        return self._guarded_stream(handler, method)
-
-    def _guarded_stream(self, handler: _Handler, method: str) -> _Handler:
-        for kind in ("unary_stream", "stream_stream"):
-            behavior = getattr(handler, kind)
-            if behavior is None:
-                continue
-            if getattr(behavior, "experimental_non_blocking", False):
-                return handler  # health's Watch: it works by callbacks and holds no thread
-            stream = _Stream(self._guard, method, behavior)
-            _keep_threads(stream, behavior)
-            make = getattr(grpc, f"{kind}_rpc_method_handler")
-            guarded: _Handler = make(
-                stream,
-                request_deserializer=handler.request_deserializer,
-                response_serializer=handler.response_serializer,
-            )
-            return guarded
         raise TypeError(f"{method} takes a stream and returns one message, which the guard does not know")
 
-
-def _keep_threads(wrapper: _Guarded, behavior: _Behavior) -> None:
-    """Have a method that has threads of its own keep them: the others' threads must not wait for it."""
-    wrapper.experimental_thread_pool = getattr(behavior, "experimental_thread_pool", None)
+    def _assign_threads(self, guarded: _Guarded) -> None:
+        """Choose the threads of a call: its method's own, if it has some, or everybody's, if they have room."""
+        own: CallThreads | None = getattr(guarded.behavior, "experimental_thread_pool", None)
+        if own is None and self._threads.room.is_full():
+            guarded.is_surplus = True
+            own = self._refusing
+        guarded.experimental_thread_pool = own or self._threads
 
 
 class _Guarded:
-    """What unary calls and streams have in common."""
+    """What calls of all kinds have in common."""
 
-    __slots__ = ("_behavior", "_guard", "_method", "experimental_thread_pool")
+    __slots__ = ("_arrived", "_guard", "_method", "_watchdog", "behavior", "experimental_thread_pool", "is_surplus")
     experimental_thread_pool: Any
+    """What grpcio reads: the threads to work in."""
 
-    def __init__(self, guard: Guard, method: str, behavior: _Behavior) -> None:
+    def __init__(self, guard: Guard, method: str, behavior: _Behavior, watchdog: Watchdog) -> None:
         self._guard = guard
         self._method = method
-        self._behavior = behavior
+        self.behavior = behavior
+        self._watchdog = watchdog
+        self._arrived = time.monotonic()
+        self.is_surplus = False
 
     def _call(self, context: grpc.ServicerContext) -> Call:
-        return Call(face="grpc", method=self._method, deadline=deadline_after(context.time_remaining(), self._method))
+        deadline = deadline_after(context.time_remaining(), self._method)
+        return Call(face="grpc", method=self._method, deadline=deadline, is_surplus=self.is_surplus)
+
+    def _failed(self, call: Call, context: grpc.ServicerContext, exception: BaseException) -> status_pb2.Status:
+        """Make the status of a call that has raised; nobody receives it if the caller has left or been cut off.
+
+        grpcio ends the messages of such a call with an error, and keeps it: with its frames it would keep the call
+        open.
+        """
+        if context.is_active() or not isinstance(exception, grpc.RpcError):
+            return self._guard.failed(call, exception)
+        _note_absence(call, context)
+        forget_frames(exception)
+        return status_pb2.Status(code=code_pb2.CANCELLED)
 
 
-class _Unary(_Guarded):
-    """A unary call on its way through the guard."""
+class _OneMessage(_Guarded):
+    """A call with one message."""
 
-    __slots__ = ("_arrived", "_decode", "_watchdog")
+    __slots__ = ("_decode",)
 
     def __init__(
         self,
         guard: Guard,
         method: str,
         behavior: _Behavior,
-        decode: Callable[[bytes], Any] | None,
         watchdog: Watchdog,
+        decode: Callable[[bytes], Any] | None,
     ) -> None:
-        super().__init__(guard, method, behavior)
+        super().__init__(guard, method, behavior, watchdog)
         self._decode = decode
-        self._watchdog = watchdog
-        self._arrived = time.monotonic()
+
+    def _read(self, messages: Any, context: grpc.ServicerContext) -> Any:  # noqa: ANN401  # grpcio's own; any message
+        """Read the message. Raises `RequestMalformed` if there is none or cannot be decoded, and `DeadlineExceeded`.
+
+        That there is no other is seen here, unless the method only reads: then it is asked for here and seen by
+        `_check_for_second`, because to wait for it here costs an eighth of a GetCourse.
+        """
+        with self._watchdog.message(context, self._arrived, self.experimental_thread_pool):
+            message = next(messages, None)
+            if message is None:
+                raise RequestMalformed("A unary call has one message; this one has none.")
+            if is_read(self._method):
+                _ask_for_second(messages)
+            elif next(messages, None) is not None:
+                raise _two_messages()
+        try:
+            return self._decode(message) if self._decode else message
+        except DecodeError:
+            raise RequestMalformed("The request is not a message of the method's type in valid UTF-8.") from None
+
+
+class _Unary(_OneMessage):
+    """A unary call on its way through the guard."""
+
+    __slots__ = ()
 
     def __call__(self, messages: Iterator[bytes], context: grpc.ServicerContext) -> object:
         call = self._call(context)
         with self._guard.observed(call):
             try:
                 with self._guard.entered(call, _credentials(context)):
-                    with self._watchdog.watch(context, self._arrived):
-                        message = _first(messages)
-                    request = _decoded(self._decode, message)
+                    request = self._read(messages, context)
                     call.note_request_id(getattr(request, "request_id", ""))
-                    response = self._behavior(request, context)
+                    _check_deadline(call)
+                    response = self.behavior(request, context)
+                    _check_for_second(messages)
                 _note_absence(call, context)
                 return response  # noqa: TRY300  # an else would be one more place where a call goes on
             except BaseException as exception:  # grpcio would leave a SystemExit without a response
-                if context.is_active() or not isinstance(exception, grpc.RpcError):
-                    status = self._guard.failed(call, exception)
-                else:
-                    status = _left(call, context, exception)
+                status = self._failed(call, context, exception)
         return context.abort_with_status(rpc_status.to_status(status))
 
 
-class _Stream(_Guarded):
-    """A call with a stream of responses on its way through the guard."""
+class _Updates(_OneMessage):
+    """A call with one message and a stream of responses, which come by a callback and hold no thread.
+
+    What goes through the guard is its beginning.
+    """
 
     __slots__ = ()
+    experimental_non_blocking = True
 
-    def __call__(self, request: Any, context: grpc.ServicerContext) -> Iterator[Any]:  # noqa: ANN401  # a message or an iterator
+    def __call__(
+        self, messages: Iterator[bytes], context: grpc.ServicerContext, send: Callable[[object], None]
+    ) -> None:
         call = self._call(context)
-        status = None
         with self._guard.observed(call):
             try:
                 with self._guard.entered(call, _credentials(context)):
-                    yield from self._behavior(request, context)
+                    self.behavior(self._read(messages, context), context, send)  # type: ignore[call-arg]  # see above
+                return  # noqa: TRY300  # as above
+            except BaseException as exception:
+                status = self._failed(call, context, exception)
+        context.abort_with_status(rpc_status.to_status(status))
+
+
+class _Stream(_Guarded):
+    """A call with streams of messages and responses on its way through the guard."""
+
+    __slots__ = ()
+
+    def __call__(self, messages: Iterator[Any], context: grpc.ServicerContext) -> Iterator[Any]:
+        call = self._call(context)
+        seconds = min(STREAM_SECONDS, context.time_remaining())
+        status = None
+        with self._guard.observed(call):
+            try:
+                with self._guard.entered(call, _credentials(context)), self._watchdog.stream(context, seconds):
+                    yield from self.behavior(messages, context)
             except GeneratorExit:
                 _note_absence(call, context)
                 raise
             except BaseException as exception:
-                if context.is_active() or not isinstance(exception, grpc.RpcError):
-                    status = self._guard.failed(call, exception)
-                else:
-                    status = _left(call, context, exception)
+                status = self._failed(call, context, exception)
             else:
                 _note_absence(call, context)
         if status is not None:
             context.abort_with_status(rpc_status.to_status(status))
 
 
-def _left(call: Call, context: grpc.ServicerContext, error: grpc.RpcError) -> status_pb2.Status:
-    """Make the status, which nobody receives, of a call whose caller has left or been cut off.
+def _check_deadline(call: Call) -> None:
+    """Raise `DeadlineExceeded` if the message came too late to work on it."""
+    if call.deadline <= time.monotonic():
+        raise DeadlineExceeded
 
-    grpcio ends the messages of such a call with an error, and keeps it: with its frames it would keep the call open.
-    """
-    _note_absence(call, context)
-    forget_frames(error)
-    return status_pb2.Status(code=code_pb2.CANCELLED)
+
+def _ask_for_second(messages: Any) -> None:  # noqa: ANN401  # grpcio's own class
+    """Ask for a second message without waiting for it, as the first half of grpcio's own `next` does."""
+    with messages._state.condition, contextlib.suppress(StopIteration):  # nobody waits for the response any more
+        messages._raise_or_start_receive_message()
+
+
+def _check_for_second(messages: Any) -> None:  # noqa: ANN401  # grpcio's own class
+    """Raise `RequestMalformed` if a second message has come."""
+    if messages._state.request is not None:
+        raise _two_messages()
+
+
+def _two_messages() -> RequestMalformed:
+    return RequestMalformed("A unary call has one message; this one has more.")
 
 
 def _note_absence(call: Call, context: grpc.ServicerContext) -> None:
@@ -177,24 +247,6 @@ def _note_absence(call: Call, context: grpc.ServicerContext) -> None:
 
 def _credentials(context: grpc.ServicerContext) -> Credentials:
     return Credentials(context.invocation_metadata)
-
-
-def _first(messages: Iterator[bytes]) -> bytes:
-    """Return the message of a unary call; raises `RequestMalformed` if it has none.
-
-    More are not read: to see that there are none costs an eighth of a GetCourse.
-    """
-    message = next(messages, None)
-    if message is None:
-        raise RequestMalformed("A unary call has one message; this one has none.")
-    return message
-
-
-def _decoded(decode: Callable[[bytes], Any] | None, message: bytes) -> object:
-    try:
-        return decode(message) if decode else message
-    except DecodeError:
-        raise RequestMalformed("The request is not a message of the method's type in valid UTF-8.") from None
 
 
 def _unknown(path: str) -> _Behavior:

@@ -4,12 +4,13 @@ grpcio-reflection has the older version only. The messages of both are the same 
 """
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 from google.protobuf import descriptor_pb2, descriptor_pool, text_format
 from google.protobuf.descriptor import FileDescriptor
 from grpc_reflection.v1alpha import reflection, reflection_pb2
+
+from course_service.rpc.threads import CallThreads
 
 _DESCRIPTORS = descriptor_pool.Default()
 _OLDER = reflection.SERVICE_NAME
@@ -29,7 +30,7 @@ def add_reflection(server: grpc.Server, services: Sequence[str]) -> None:
         return servicer.ServerReflectionInfo(requests, context)  # type: ignore[no-any-return]  # untyped there
 
     # These must not be the threads of everybody.
-    info.experimental_thread_pool = ThreadPoolExecutor(_STREAMS, thread_name_prefix="reflection")  # type: ignore[attr-defined]  # read by grpcio
+    info.experimental_thread_pool = CallThreads(_STREAMS, name="reflection")  # type: ignore[attr-defined]  # read by grpcio
     method = grpc.stream_stream_rpc_method_handler(
         info,
         request_deserializer=reflection_pb2.ServerReflectionRequest.FromString,

@@ -8,6 +8,7 @@ from queue import SimpleQueue
 from typing import Any, TypeAlias
 
 from course_service.guard.internal import report
+from course_service.guard.room import Room
 
 _Task: TypeAlias = tuple[Callable[..., object], tuple[object, ...], dict[str, object]]
 
@@ -17,33 +18,66 @@ class CallThreads(ThreadPoolExecutor):
 
     grpcio has to be given a ThreadPoolExecutor, of which it calls `submit` only. It takes None for a future, which it
     needs to count calls for `maximum_concurrent_rpcs` and for nothing else.
+
+    A thread whose call waits for its message works on nothing. `replace` starts another in its place, until `retire`
+    ends one of them. So `threads` calls are worked on, however many callers keep theirs waiting.
     """
 
-    def __init__(self, threads: int) -> None:
+    def __init__(self, threads: int, room: Room | None = None, *, name: str = "grpc") -> None:
         super().__init__(threads)
+        self.room = room or Room(max_wait_seconds=float("inf"))
+        self._name = name
         self._tasks: SimpleQueue[_Task | None] = SimpleQueue()
-        self._workers = [threading.Thread(target=self._work, name=f"grpc_{n}", daemon=True) for n in range(threads)]
-        for worker in self._workers:
-            worker.start()
+        self._lock = threading.Lock()
+        self._too_many = 0
+        self._workers: set[threading.Thread] = set()
+        for _ in range(threads):
+            self.replace()
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:  # noqa: ANN401  # as there
         """Have a task done by the next thread that is free."""
+        self.room.begin_to_wait()
         self._tasks.put((fn, args, kwargs))
         return None  # type: ignore[return-value]  # see above
 
+    def replace(self) -> None:
+        """Add a thread, in place of one that waits."""
+        worker = threading.Thread(target=self._work, name=self._name, daemon=True)
+        with self._lock:
+            self._workers.add(worker)
+        worker.start()
+
+    def retire(self) -> None:
+        """Have one thread end after its task, because one that was replaced is back."""
+        with self._lock:
+            self._too_many += 1
+
     def close(self, seconds: float) -> None:
         """Let every thread end after the tasks that wait, and wait for them that long at most."""
-        for _ in self._workers:
+        with self._lock:
+            workers = list(self._workers)
+        for _ in workers:
             self._tasks.put(None)
         deadline = time.monotonic() + seconds
-        for worker in self._workers:
+        for worker in workers:
             worker.join(max(0.0, deadline - time.monotonic()))
 
     def _work(self) -> None:
         while task := self._tasks.get():
+            self.room.end_to_wait()
             fn, args, kwargs = task
             try:
                 fn(*args, **kwargs)
             except BaseException as exception:  # grpcio catches what is an Exception
                 report(exception)
             del task, fn, args, kwargs  # or they would keep the last call open
+            if self._too_many and self._is_too_many():
+                return
+
+    def _is_too_many(self) -> bool:
+        with self._lock:
+            if not self._too_many:
+                return False
+            self._too_many -= 1
+            self._workers.discard(threading.current_thread())
+            return True

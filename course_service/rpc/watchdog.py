@@ -1,4 +1,4 @@
-"""Ends calls whose message does not arrive: grpcio itself waits for it without limit, and a thread with it."""
+"""Bounds what a caller can keep waiting: grpcio itself waits for a message without limit, and a thread with it."""
 
 from __future__ import annotations
 
@@ -7,62 +7,111 @@ import time
 
 import grpc
 
-BODY_SECONDS = 5.0
-"""How long a call may take from its start to the end of its message."""
+from course_service import call
+from course_service.rpc.threads import CallThreads
+
 LEAST_SECONDS = 0.05
-"""What a call may take once it has a thread, though it has waited for one so long that BODY_SECONDS are over."""
-_PAUSE_SECONDS = 0.05
+"""What a message may take once its call has a thread, even if the call has waited for one until its time was over."""
+_PATIENCE_SECONDS = 0.01
+"""How long a thread waits for a message before another takes its place."""
+_MAX_REPLACED = 200
+"""How many threads are replaced at once. If more wait, the call that has waited longest is cancelled."""
+_PAUSE_SECONDS = 0.01
+_LONG_PAUSE_SECONDS = 0.1
+"""How late a call is cancelled at most, if nobody waits for it."""
 
 
 class Watchdog:
-    """Cancels the calls that still wait for their message when their time is up, from a thread of its own."""
+    """Replaces threads that wait for a message, and cancels calls whose time is up, from a thread of its own."""
 
     def __init__(self) -> None:
-        self._watched: set[Watched] = set()
-        self._any = threading.Event()
+        self._waiting: set[Watched] = set()
+        """Those whose thread may have to be replaced."""
+        self._others: set[Watched] = set()
+        self._begun = threading.Event()
         threading.Thread(target=self._run, name="watchdog", daemon=True).start()
 
-    def watch(self, context: grpc.ServicerContext, arrived: float) -> Watched:
-        """Cancel a call that came in at `arrived`, by `time.monotonic()`, unless its message comes in time."""
-        return Watched(self, context, max(arrived + BODY_SECONDS, time.monotonic() + LEAST_SECONDS))
+    def message(self, context: grpc.ServicerContext, arrived: float, threads: CallThreads) -> Watched:
+        """Watch over a thread's wait for the message of a call that came in at `arrived`, by `time.monotonic()`."""
+        now = time.monotonic()
+        deadline = max(arrived + call.BODY_SECONDS, now + LEAST_SECONDS)
+        return Watched(self, context, deadline, now + _PATIENCE_SECONDS, threads)
 
-    def add(self, watched: Watched) -> None:
+    def stream(self, context: grpc.ServicerContext, seconds: float) -> Watched:
+        """Watch over a stream, or over what is sent on it, that may take some seconds."""
+        return Watched(self, context, time.monotonic() + seconds)
+
+    def begin(self, watched: Watched) -> None:
         """Begin to watch."""
-        self._watched.add(watched)
-        if not self._any.is_set():
-            self._any.set()
+        (self._waiting if watched.threads else self._others).add(watched)
+        if not self._begun.is_set():
+            self._begun.set()
 
-    def remove(self, watched: Watched) -> None:
+    def end(self, watched: Watched) -> None:
         """End to watch."""
-        self._watched.discard(watched)
+        try:
+            self._waiting.remove(watched)
+        except KeyError:
+            self._others.discard(watched)
+            if watched.threads:  # it has been replaced
+                watched.threads.retire()
 
     def _run(self) -> None:
         while True:
-            self._any.wait()
-            self._any.clear()
-            while self._watched:
-                now = time.monotonic()
-                for watched in tuple(self._watched):
-                    if watched.deadline <= now:
-                        watched.context.cancel()
-                        self.remove(watched)
+            self._begun.wait(_LONG_PAUSE_SECONDS if self._others else None)
+            self._begun.clear()
+            self._look()
+            while self._waiting:
                 time.sleep(_PAUSE_SECONDS)
+                self._look()
+
+    def _look(self) -> None:
+        now = time.monotonic()
+        for watched in tuple(self._others):
+            if watched.deadline <= now:
+                watched.context.cancel()
+        for watched in tuple(self._waiting):
+            if watched.deadline <= now:
+                watched.context.cancel()
+            elif watched.threads and watched.replaced_at <= now:
+                self._replace(watched, watched.threads)
+
+    def _replace(self, watched: Watched, threads: CallThreads) -> None:
+        self._others.add(watched)
+        try:
+            self._waiting.remove(watched)
+        except KeyError:  # its message has just arrived
+            self._others.discard(watched)
+            return
+        threads.replace()
+        replaced = [other for other in tuple(self._others) if other.threads]
+        if len(replaced) > _MAX_REPLACED:
+            min(replaced, key=lambda other: other.deadline).context.cancel()
 
 
 class Watched:
     """One call, watched for as long as the context lasts."""
 
-    __slots__ = ("_watchdog", "context", "deadline")
+    __slots__ = ("_watchdog", "context", "deadline", "replaced_at", "threads")
 
-    def __init__(self, watchdog: Watchdog, context: grpc.ServicerContext, deadline: float) -> None:
+    def __init__(
+        self,
+        watchdog: Watchdog,
+        context: grpc.ServicerContext,
+        deadline: float,
+        replaced_at: float = 0.0,
+        threads: CallThreads | None = None,
+    ) -> None:
         self._watchdog = watchdog
         self.context = context
         self.deadline = deadline
+        self.replaced_at = replaced_at
+        self.threads = threads
 
     def __enter__(self) -> None:
         """Begin."""
-        self._watchdog.add(self)
+        self._watchdog.begin(self)
 
     def __exit__(self, *_: object) -> None:
         """End."""
-        self._watchdog.remove(self)
+        self._watchdog.end(self)

@@ -33,6 +33,7 @@ _log = logging.getLogger(__name__)
 _MAX_TRIES = 3
 _PAUSE_SECONDS = 0.05
 
+_READ_ONLY = select(func.current_setting("transaction_read_only"))
 # Empty reads of every column, in one statement with the revision: they fail if a table or column is missing.
 _REVISION: Select[Any] = select(literal_column("version_num")).select_from(text("alembic_version"))
 _SCHEMA = _REVISION.add_columns(
@@ -60,6 +61,13 @@ class DatabaseUnusable(StartupError):
         super().__init__(f"the database of COURSE_DATABASE_URL cannot be used: {problem}")
 
 
+class DatabaseReadOnly(StartupError):
+    """The database responds and accepts no writes: a standby, or a primary that was demoted."""
+
+    def __init__(self) -> None:
+        super().__init__("the database of COURSE_DATABASE_URL is read-only; no host accepts writes")
+
+
 class Repositories:
     """What a transaction works with: the repositories of its connection."""
 
@@ -69,7 +77,7 @@ class Repositories:
 
 
 class Database:
-    """The courses' database, for `connections` threads at once.
+    """The courses' database, for `connections` threads at once, and one more that checks it.
 
     A use case is one call of `read` or `write`, with a function that gets the repositories to work with. It may be
     called again when its first try was cut off, but never after the deadline of the current call.
@@ -87,16 +95,12 @@ class Database:
         if url.drivername == "sqlite":
             self._reader = sqlite_engine(url, pool_size=connections, **common)
             self._writer = sqlite_engine(url, pool_size=1, **common)
+            self._checker = sqlite_engine(url, pool_size=1, **common)
             self._transaction: Callable[[], contextlib.AbstractContextManager[Connection]] = self._sqlite_transaction
         else:
-            self._reader = self._writer = postgresql_engine(
-                url,
-                session_settings=session_settings,
-                pool_size=connections,
-                pool_timeout=0.5,
-                pool_use_lifo=True,
-                **common,
-            )
+            common |= {"session_settings": session_settings, "pool_timeout": 0.5, "pool_use_lifo": True}
+            self._reader = self._writer = postgresql_engine(url, pool_size=connections, **common)
+            self._checker = postgresql_engine(url, pool_size=1, **common)
             self._transaction = self._postgresql_transaction
         self._sqlite_turn = threading.Semaphore()
 
@@ -159,8 +163,8 @@ class Database:
     def check(self) -> None:
         """Check that the database can be used.
 
-        Raises `DatabaseUnavailable` if it does not respond, `SchemaMissing` if its schema is too old, and
-        `DatabaseUnusable` for everything else.
+        Raises `DatabaseUnavailable` if it does not respond, `DatabaseReadOnly` if it accepts no writes, `SchemaMissing`
+        if its schema is too old, and `DatabaseUnusable` for everything else.
         """
         if self._url.drivername == "sqlite":
             file = Path(self._url.database or "")
@@ -170,6 +174,9 @@ class Database:
                 raise DatabaseUnusable("the file is read-only")
         try:
             found = _try(self._schema_revision)
+        except DatabaseReadOnly:
+            self._leave()
+            raise
         except DBAPIError as error:
             raise DatabaseUnusable(faults.cause(error)) from error
         except DeadlineExceeded:
@@ -180,12 +187,18 @@ class Database:
 
     def close(self) -> None:
         """Close every connection."""
-        self._reader.dispose()
-        self._writer.dispose()
+        self._leave()
+
+    def _leave(self) -> None:
+        """Close every connection, those in use when their work is done: another host may be better."""
+        for engine in (self._reader, self._writer, self._checker):
+            engine.dispose()
 
     def _schema_revision(self) -> str | None:
-        with self._reader.connect() as connection:
+        with self._checker.connect() as connection:
             check_encoding(connection)
+            if connection.dialect.name == "postgresql" and connection.execute(_READ_ONLY).scalar() == "on":
+                raise DatabaseReadOnly
             try:
                 row = connection.execute(_SCHEMA).first()
             except DBAPIError as error:

@@ -1,16 +1,19 @@
 """Engines, with the settings that each database needs."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
 import psycopg2.extensions
 from sqlalchemy import Engine, create_engine, event
-from sqlalchemy.engine import URL
+from sqlalchemy.engine import URL, Dialect
 from sqlalchemy.engine.interfaces import DBAPIConnection, ExceptionContext
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from course_service import call
-from course_service.store.faults import DISCONNECT_STATES
+from course_service.store.faults import DISCONNECT_STATES, READ_ONLY, NoHostAcceptsWrites
+from course_service.store.hosts import Host, hosts_of
+from course_service.store.waiting import NoResponse, connecting
 
 SESSION_SETTINGS = {
     "timezone": "UTC",
@@ -21,6 +24,9 @@ SESSION_SETTINGS = {
 }
 """What the service asks of a PostgreSQL session; times in milliseconds."""
 
+CONNECT_SECONDS = 2
+"""How long a host may take to accept a connection."""
+
 LOCK_TIMEOUT_MS = 5_000
 """How long a statement waits for the lock of an SQLite file at most."""
 _STEPS_BETWEEN_LOOKS = 10_000
@@ -29,20 +35,24 @@ _UUID_AS_TEXT = psycopg2.extensions.new_type((2950,), "UUID", lambda value, _: v
 
 
 def postgresql_engine(url: URL, *, session_settings: bool = True, **options: Any) -> Engine:  # noqa: ANN401  # create_engine's own
-    """Make an engine that gives up connecting after 2 s, notices a dead peer, and asks for `SESSION_SETTINGS`."""
+    """Make an engine that finds the host that accepts writes, notices a dead peer, and asks for `SESSION_SETTINGS`."""
+    hosts = hosts_of(url)
+    given = {name: value for name, value in url.query.items() if name not in {"host", "port"}}
     connect_args: dict[str, object] = {
-        "connect_timeout": 2,
         "keepalives_idle": 10,
         "keepalives_interval": 5,
         "keepalives_count": 3,
         "tcp_user_timeout": 10_000,
         "application_name": "course-service",
-        **url.query,
+        **({"target_session_attrs": "read-write"} if len(hosts) > 1 else {}),
+        **given,
     }
     if session_settings:
         ours = " ".join(f"-c {name}={value}" for name, value in SESSION_SETTINGS.items())
-        connect_args["options"] = f"{ours} {url.query.get('options', '')}".strip()
-    engine = create_engine(url, connect_args=connect_args, hide_parameters=True, **options)
+        connect_args["options"] = f"{ours} {given.get('options', '')}".strip()
+    plain = url.set(host=None, port=None, query={})
+    engine = create_engine(plain, connect_args=connect_args, hide_parameters=True, **options)
+    event.listen(engine, "do_connect", _Connector(hosts, float(str(given.get("connect_timeout", CONNECT_SECONDS)))))
 
     @event.listens_for(engine, "connect")
     def leave_uuids_as_text(connection: psycopg2.extensions.connection, _: ConnectionPoolEntry) -> None:
@@ -51,10 +61,42 @@ def postgresql_engine(url: URL, *, session_settings: bool = True, **options: Any
 
     @event.listens_for(engine, "handle_error")
     def leave_a_server_that_cannot_serve(context: ExceptionContext) -> None:
-        if getattr(context.original_exception, "pgcode", None) in DISCONNECT_STATES:
+        error = context.original_exception
+        if getattr(error, "pgcode", None) in DISCONNECT_STATES:
             context.is_disconnect = True
+        if isinstance(error, NoResponse):
+            context.invalidate_pool_on_disconnect = False  # the other connections may be fine
 
     return engine
+
+
+class _Connector:
+    """Connects to the first host that accepts the session, beginning with the one that accepted the last."""
+
+    def __init__(self, hosts: Sequence[Host], seconds: float) -> None:
+        self._hosts = hosts
+        self._seconds = seconds
+        self._last = hosts[0]
+
+    def __call__(
+        self, dialect: Dialect, _: ConnectionPoolEntry, arguments: Sequence[Any], options: Mapping[str, Any]
+    ) -> DBAPIConnection:
+        """Connect. A host that does not respond takes `seconds` at most."""
+        last = self._last
+        failures: list[psycopg2.OperationalError] = []
+        for host in sorted(self._hosts, key=lambda host: host is not last):
+            address = {name: value for name, value in {"host": host.name, "port": host.port}.items() if value}
+            try:
+                with connecting(self._seconds):
+                    connection = dialect.connect(*arguments, **options, **address)
+            except psycopg2.OperationalError as error:
+                failures.append(error)
+            else:
+                self._last = host
+                return connection
+        if len(failures) > 1 and any(READ_ONLY.search(str(failure)) for failure in failures):
+            raise NoHostAcceptsWrites
+        raise failures[-1]
 
 
 def sqlite_engine(url: URL, *, create: bool = False, **options: Any) -> Engine:  # noqa: ANN401  # create_engine's own

@@ -9,6 +9,9 @@ import sqlite3
 import psycopg2
 from sqlalchemy.exc import DBAPIError
 
+from course_service import call
+from course_service.store.waiting import NoResponse
+
 # A demoted primary (25006), and a server that is shutting down or starting up: the connection is of no more use.
 DISCONNECT_STATES = {"25006", "57P01", "57P02", "57P03"}
 # Serialization failure and deadlock: the same transaction, tried again, has every chance.
@@ -26,6 +29,17 @@ _SQLITE_UNAVAILABLE = {
     sqlite3.SQLITE_FULL,
     sqlite3.SQLITE_CANTOPEN,
 }
+
+# What libpq says of a host that does not accept writes, if target_session_attrs asks for one that does.
+READ_ONLY = re.compile("session is read-only|server is in hot standby mode")
+
+
+class NoHostAcceptsWrites(psycopg2.OperationalError):
+    """Of several hosts at least one responded, and none of them accepts writes."""
+
+    def __init__(self) -> None:
+        super().__init__("no host accepts writes")
+
 
 _CAUSES = {
     "25006": "it is read-only",
@@ -61,6 +75,9 @@ _CONNECT_CAUSES = {
     "invalid connection option|invalid .*dsn": "the URL has an option that the driver does not know",
     "SSL|certificate": "no TLS connection as the URL asks for",
     "closed the connection|connection (already|was )?(closed|lost|reset)|could not receive": "connection lost",
+    "no host accepts writes": "no host accepts writes",
+    READ_ONLY.pattern: "it is read-only",
+    "no response in time": "no response in time",
     # With several addresses libpq reports on each; one that responded says more than those that did not.
     "timeout expired|timed out": "no response in time",
     "unreachable|No route": "unreachable host",
@@ -102,7 +119,9 @@ def is_worth_retrying(error: DBAPIError) -> bool:
 
 
 def is_timeout(error: DBAPIError) -> bool:
-    """Whether a time limit has ended the statement: PostgreSQL's statement_timeout, or the deadline on SQLite."""
+    """Whether a time limit has ended the statement: PostgreSQL's statement_timeout, or the deadline of the call."""
+    if isinstance(error.orig, NoResponse):
+        return call.remaining() <= 0
     return _code(error) in {_QUERY_CANCELED, "SQLITE_INTERRUPT"}
 
 

@@ -1,0 +1,88 @@
+"""uvicorn's HTTP/1.1 with limits that it lacks: how long callers may take to send and read, and how many connect."""
+
+import asyncio
+from collections.abc import Callable
+
+import h11
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+MAX_HEADER_BYTES = 16 << 10
+"""Of the request line and the headers together."""
+HEADER_SECONDS = 5.0
+"""How long the headers of a request may take to arrive from its first byte; the first request's, from connecting."""
+REST_SECONDS = 5.0
+"""How long what is left of a body may take to arrive once its request has been responded to."""
+READ_SECONDS = 30.0
+"""How long a caller may take to read on when its connection is full."""
+KEEP_ALIVE_SECONDS = 75
+"""How long a connection may be idle between two requests."""
+
+
+class BoundedProtocol(H11Protocol):
+    """One connection. What takes too long ends it."""
+
+    max_connections = 2_000
+
+    _arrival: asyncio.TimerHandle | None = None
+    """Ends the connection unless what it waits for arrives in time."""
+    _departure: asyncio.TimerHandle | None = None
+    """Ends the connection unless what it sends is read in time."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
+        """Take a connection, unless there are too many."""
+        if len(self.connections) >= self.max_connections:
+            self.transport = transport
+            transport.abort()
+            return
+        super().connection_made(transport)
+        self._arrival = self._end_after(HEADER_SECONDS)
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes of a request."""
+        super().data_received(data)
+        if self.conn.their_state is h11.IDLE:
+            self._arrival = self._arrival or self._end_after(HEADER_SECONDS)
+        elif not self._is_past_response():
+            self._forget_arrival()
+
+    def on_response_complete(self) -> None:
+        """Go on with the next request, or wait for the rest of this one."""
+        super().on_response_complete()
+        self._forget_arrival()
+        if self._is_past_response():
+            self._arrival = self._end_after(REST_SECONDS)
+
+    def pause_writing(self) -> None:
+        """Wait until the caller reads."""
+        super().pause_writing()
+        self._departure = self._departure or self._end_after(READ_SECONDS)
+
+    def resume_writing(self) -> None:
+        """Write on."""
+        super().resume_writing()
+        if self._departure:
+            self._departure.cancel()
+            self._departure = None
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the connection."""
+        self._forget_arrival()
+        if self._departure:
+            self._departure.cancel()
+        super().connection_lost(exc)
+
+    def _is_past_response(self) -> bool:
+        return self.conn.our_state is h11.DONE and self.conn.their_state is h11.SEND_BODY
+
+    def _forget_arrival(self) -> None:
+        if self._arrival:
+            self._arrival.cancel()
+            self._arrival = None
+
+    def _end_after(self, seconds: float) -> asyncio.TimerHandle:
+        return self.loop.call_later(seconds, self.transport.abort)
+
+
+def bounded_protocol(max_connections: int) -> Callable[..., BoundedProtocol]:
+    """Make the protocol of a server that takes so many connections at once."""
+    return type("Protocol", (BoundedProtocol,), {"max_connections": max_connections})
