@@ -4,6 +4,10 @@ SHELL := /bin/sh
 .DELETE_ON_ERROR:
 
 PYTHON ?= python3
+FULL ?=
+MINUTES ?= 60
+DATABASE ?= postgresql
+REPORT ?= var/soak-$(DATABASE).md
 # The version of the contract that `make proto-breaking` compares with.
 AGAINST ?= main
 
@@ -14,7 +18,7 @@ GRPC_ADDRESS = $(or $(COURSE_GRPC_ADDRESS),127.0.0.1:50051)
 PROTO := course/v1/course.proto
 PROTOC := $(BIN)/python -m grpc_tools.protoc -I$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
 
-.PHONY: help setup run test lint format typecheck proto proto-check proto-lint proto-breaking protos wheel migrate purge lock
+.PHONY: help setup run test test-faults test-failover soak lint format typecheck proto proto-check proto-lint proto-breaking protos wheel migrate purge lock
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-15s %s\n", $$1, $$2}' Makefile
@@ -43,6 +47,15 @@ purge: $(READY)  ## remove deleted courses and idempotency records that are past
 
 test: $(READY)  ## run the tests, on SQLite and on a PostgreSQL from a wheel
 	@$(BIN)/pytest
+
+test-faults: $(READY)  ## make faults and hold the service against them: about 8 minutes; FULL=1: full counts, hours
+	@FULL=$(FULL) $(BIN)/pytest tests/faults
+
+test-failover: $(READY)  ## three PostgreSQLs under Patroni, where it is installed: kill, switch over and freeze the primary
+	@$(BIN)/pytest tests/failover
+
+soak: $(READY)  ## a long run under faults: MINUTES=60 DATABASE=postgresql (or sqlite) REPORT=var/soak.md
+	@$(BIN)/python -m tests.soak --minutes $(MINUTES) --database $(DATABASE) --report $(REPORT)
 
 lint: $(READY)  ## ruff: style and formatting
 	@$(BIN)/ruff check

@@ -10,12 +10,14 @@ Errors (AIP-193): every failure is a google.rpc.Status with exactly one google.r
 method can end in UNAVAILABLE (DATABASE_UNAVAILABLE: the database does not respond; try again after the RetryInfo),
 DEADLINE_EXCEEDED (DEADLINE_EXCEEDED: the call took longer than its caller waits or than the service allows, which is
 5 s for Get, List and BatchGet and 10 s for the others; nothing is stored. A client whose own time has run out gets the
-code without a reason, and does not know), CANCELLED, or INTERNAL (a bug in the service; "errorId" in the metadata
-finds it in the log). A method that does not exist is UNIMPLEMENTED (METHOD_UNKNOWN). With one violation the message is that violation; with more it is the
-first, and counts the others. Keys of the metadata are lowerCamelCase.
+code without a reason, and does not know), RESOURCE_EXHAUSTED (OVERLOADED: more calls come in than the service can work
+on in time, and this one has not been worked on; try again after the RetryInfo), CANCELLED, or INTERNAL (a bug in the
+service; "errorId" in the metadata finds it in the log). A method that does not exist is UNIMPLEMENTED
+(METHOD_UNKNOWN). With one violation the message is that violation; with more it is the first, and counts the others.
+Keys of the metadata are lowerCamelCase.
 
-A request has at most 1 MiB. A larger one (RESOURCE_EXHAUSTED) is refused before the service receives it, and so
-without details. It has to arrive within 5 s of the start of its call, or the call is CANCELLED.
+A request has at most 1 MiB, and 16 KiB of metadata. A larger one (RESOURCE_EXHAUSTED) is refused before the service
+receives it, and so without details. It has to arrive within 5 s of the start of its call, or the call is CANCELLED.
 
 Writes that are safe to retry: a method with a request_id keeps its response under that id for 24 hours, per caller and
 method, in the same transaction as the write. The same request again returns the stored response, whatever has happened
