@@ -43,19 +43,24 @@ class Postgres:
         self._settings = settings
         self._server: subprocess.Popen[bytes] | None = None
         self._frozen: list[int] = []
-        # PostgreSQL refuses to run as root.
-        self._user = _USER if os.geteuid() == 0 else None
         self._directory = Path(tempfile.mkdtemp(prefix="course-postgres-"))
         self._data = self._directory / "data"
-        if self._user:
-            _let_in(self._user, self._directory)
+        self._as_user: list[str] = []
+        if os.geteuid() == 0:  # which PostgreSQL refuses to run as
+            _let_in(_USER, self._directory)
+            # Not by Popen's `user`: that forks, which gRPC's threads in this process do not survive.
+            self._as_user = ["setpriv", f"--reuid={_USER}", f"--regid={_USER}", "--clear-groups"]
         self._run("initdb", "--no-sync", "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8", "--username=postgres")
-        self.start()
-        self.execute(f"CREATE DATABASE {_TEMPLATE}", "postgres")
-        migrate(self._url(_TEMPLATE))
-        self.execute(f"CREATE DATABASE course TEMPLATE {_TEMPLATE}", "postgres")
         self.url = self._url("course")
         """Of a migrated, empty database."""
+        try:
+            self.start()
+            self.execute(f"CREATE DATABASE {_TEMPLATE}", "postgres")
+            migrate(self._url(_TEMPLATE))
+            self.execute(f"CREATE DATABASE course TEMPLATE {_TEMPLATE}", "postgres")
+        except BaseException:
+            self.close()
+            raise
 
     def start(self) -> None:
         """Start, and wait until it takes connections."""
@@ -63,13 +68,12 @@ class Postgres:
         with (self._directory / "log").open("ab") as log:
             self._server = subprocess.Popen(
                 [
+                    *self._as_user,
                     _BINARIES / "postgres",
                     *("-D", self._data, "-h", "127.0.0.1", "-p", str(self.port), "-k", "", "-c", "max_connections=200"),
                     *options,
                 ],
                 stderr=log,
-                user=self._user,
-                group=self._user,
                 cwd=self._directory,
                 start_new_session=True,  # Ctrl-C at the terminal is for pytest
             )
@@ -160,11 +164,9 @@ class Postgres:
 
     def _run(self, program: str, *arguments: str) -> None:
         subprocess.run(
-            [_BINARIES / program, *arguments, "-D", self._data],
+            [*self._as_user, _BINARIES / program, *arguments, "-D", self._data],
             check=True,
             capture_output=True,
-            user=self._user,
-            group=self._user,
             cwd=self._directory,
         )
 
