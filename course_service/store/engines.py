@@ -50,7 +50,7 @@ def postgresql_engine(url: URL, *, session_settings: bool = True, **options: Any
     if session_settings:
         ours = " ".join(f"-c {name}={value}" for name, value in SESSION_SETTINGS.items())
         connect_args["options"] = f"{ours} {given.get('options', '')}".strip()
-    plain = url.set(host=None, port=None, query={})
+    plain = URL.create(url.drivername, url.username, url.password, database=url.database)
     engine = create_engine(plain, connect_args=connect_args, hide_parameters=True, **options)
     event.listen(engine, "do_connect", _Connector(hosts, float(str(given.get("connect_timeout", CONNECT_SECONDS)))))
 
