@@ -4,7 +4,7 @@ import argparse
 import importlib
 import sys
 
-from course_service.errors import StartupError
+from course_service.startup import StartupError
 
 COMMANDS = {
     "serve": "serve gRPC and HTTP until SIGTERM or Ctrl-C (the default)",

@@ -19,10 +19,6 @@ class Violation:
     """A sentence for people, with the limit."""
 
 
-class StartupError(Exception):
-    """The service cannot start; the message says in one line why and what to do."""
-
-
 class CourseError(Exception):
     """A request failed for a reason that its caller can act on.
 

@@ -5,8 +5,9 @@ import threading
 import time
 
 from course_service.call import Call, deadline_after, working_on
-from course_service.errors import DatabaseUnavailable, StartupError
+from course_service.errors import DatabaseUnavailable
 from course_service.guard.internal import report
+from course_service.startup import StartupError
 from course_service.store.database import Database
 
 INTERVAL_SECONDS = 1.0

@@ -4,7 +4,7 @@ import errno
 import socket
 import time
 
-from course_service.errors import StartupError
+from course_service.startup import StartupError
 
 _PATIENCE_SECONDS = 2.0
 """How long a port may be taken: a number like 50051 may be that of somebody's outgoing connection for a moment."""

@@ -9,7 +9,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import ArgumentError
 
 from course_service.environment import DEFAULT_GRPC_ADDRESS, PREFIX, course_variables
-from course_service.errors import StartupError
+from course_service.startup import StartupError
 from course_service.store.hosts import hosts_of, parse_url
 
 DEVELOPMENT_SECRET = "for-development-only"  # noqa: S105  # it is no secret

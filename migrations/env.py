@@ -18,8 +18,8 @@ from alembic.util import CommandError
 from sqlalchemy import Connection, Engine, NullPool, event, func, select, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 
-from course_service.errors import StartupError
 from course_service.settings import load_settings
+from course_service.startup import StartupError
 from course_service.store import faults
 from course_service.store.database import check_encoding
 from course_service.store.engines import postgresql_engine, sqlite_engine

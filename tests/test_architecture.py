@@ -13,7 +13,7 @@ from tests.support.processes import environment_of
 
 PACKAGE = Path(__file__).parent.parent / "course_service"
 
-CORE = {"call", "course", "environment", "errors"}
+CORE = {"call", "course", "environment", "errors", "startup"}
 REQUESTS = {*CORE, "descriptions", "fields", "filters", "paging", "responses", "schemas", "validation"}
 STORE = {*REQUESTS, "store"}
 USE_CASES = {*STORE, "idempotency", "services", "tokens"}
@@ -32,7 +32,8 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     "course": ({"errors"}, set()),
     "environment": (set(), set()),
     "errors": (set(), set()),
-    "ports": ({"errors"}, set()),
+    "ports": ({"startup"}, set()),
+    "startup": (set(), set()),
     "descriptions": (set(), set()),
     "fields": ({*CORE, "validation"}, VALIDATION),
     "responses": ({*CORE, "descriptions"}, {"pydantic"}),

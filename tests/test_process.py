@@ -26,9 +26,9 @@ from sqlalchemy.engine import URL, make_url
 from starlette.types import Receive, Scope, Send
 
 from course_service.commands.health import is_serving
-from course_service.errors import StartupError
 from course_service.ports import open_port
 from course_service.rest.server import HttpServer
+from course_service.startup import StartupError
 from course_service.store.database import Database, DatabaseUnusable
 from tests.conftest import ROOT, PostgresServer, migrate
 from tests.support.processes import environment_of, running

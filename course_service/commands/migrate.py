@@ -7,8 +7,8 @@ from alembic.config import Config
 from alembic.util import CommandError
 
 from course_service.commands.common import open_database
-from course_service.errors import StartupError
 from course_service.settings import load_settings
+from course_service.startup import StartupError
 
 _PACKAGE = Path(__file__).parent.parent
 

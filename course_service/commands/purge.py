@@ -3,9 +3,10 @@
 import logging
 
 from course_service.commands.common import open_database
-from course_service.errors import DatabaseUnavailable, DeadlineExceeded, StartupError
+from course_service.errors import DatabaseUnavailable, DeadlineExceeded
 from course_service.services import purge
 from course_service.settings import load_settings
+from course_service.startup import StartupError
 from course_service.telemetry.logs import log_to_terminal
 
 _log = logging.getLogger("course_service")

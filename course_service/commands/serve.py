@@ -10,7 +10,6 @@ from collections.abc import Callable
 import grpc
 
 from course_service.commands.common import open_database
-from course_service.errors import StartupError
 from course_service.guard.guard import Guard
 from course_service.guard.room import Room
 from course_service.health import Health
@@ -21,6 +20,7 @@ from course_service.rpc.health import HealthServicer
 from course_service.rpc.server import make_health_server, make_server
 from course_service.rpc.threads import CallThreads
 from course_service.settings import DEVELOPMENT_SECRET, Settings, load_settings
+from course_service.startup import StartupError
 from course_service.store.database import Database
 from course_service.telemetry.calls import CallLog
 from course_service.telemetry.logs import log_in_background

@@ -8,10 +8,10 @@ from collections.abc import Callable
 import uvicorn
 from starlette.types import ASGIApp
 
-from course_service.errors import StartupError
 from course_service.guard.internal import report
 from course_service.ports import open_port
 from course_service.rest.protocol import KEEP_ALIVE_SECONDS, MAX_HEADER_BYTES, BoundedProtocol, bounded_protocol
+from course_service.startup import StartupError
 
 _GRACE_SECONDS = 10
 

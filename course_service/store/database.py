@@ -19,7 +19,8 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from course_service import call
-from course_service.errors import DatabaseUnavailable, DeadlineExceeded, StartupError
+from course_service.errors import DatabaseUnavailable, DeadlineExceeded
+from course_service.startup import StartupError
 from course_service.store import faults
 from course_service.store.courses import CourseRepository
 from course_service.store.engines import LOCK_TIMEOUT_MS, postgresql_engine, sqlite_engine
