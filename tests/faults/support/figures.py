@@ -79,7 +79,8 @@ def _merge(row: Row) -> None:
     file = _FILES / (re.sub(r"\W+", "-", f"{row.promise} {row.claim}".lower()).strip("-")[:100] + ".json")
     file.parent.mkdir(parents=True, exist_ok=True)
     earlier = Row(**json.loads(file.read_text())) if file.exists() else row
-    row.figure, row.control = row.figure or earlier.figure, row.control or earlier.control
+    test = row.test if row.figure else earlier.test  # not the control
+    row = Row(row.promise, row.claim, test, row.figure or earlier.figure, row.control or earlier.control)
     file.write_text(json.dumps(asdict(row), indent=2) + "\n")
 
 

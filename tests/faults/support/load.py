@@ -30,13 +30,13 @@ def courses(address: str) -> Iterator[course_pb2_grpc.CourseServiceStub]:
 
 
 @contextlib.contextmanager
-def repeating(*steps: Callable[[], object]) -> Iterator[None]:
+def repeating(*steps: Callable[[], object], pause: float = 0.0) -> Iterator[None]:
     """Do each step again and again in a thread of its own; what one raises is raised at the end of the context."""
     stop = threading.Event()
     raised: list[Exception] = []
 
     def run(step: Callable[[], object]) -> None:
-        while not stop.is_set():
+        while not stop.wait(pause):
             try:
                 step()
             except Exception as exception:  # raised below

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from sqlalchemy.engine import URL
 
@@ -16,8 +17,20 @@ from tests.conftest import ROOT
 from tests.faults.support import linux
 from tests.support.processes import environment_of
 
+_CALL = re.compile(r" (?P<face>grpc|http) (?P<method>\S+) (?P<code>[A-Z_]+) (?P<ms>[\d.]+) ms ")
+
 FAULT = "FAULT"
 """The environment variable that names a fault of `faulty.py`."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoggedCall:
+    """What the service says of a call: how long it was worked on counts, whenever its caller has left."""
+
+    face: str
+    method: str
+    code: str
+    seconds: float
 
 
 class Service:
@@ -62,6 +75,11 @@ class Service:
                 assert not self._log_ended, f"{pattern!r} is not in the log:\n{self.log[-5000:]}"
                 self._log_grows.wait(left)
             return found
+
+    def calls(self) -> list[LoggedCall]:
+        """Return the calls that have ended, in that order, from the log."""
+        found = _CALL.finditer(self.log)
+        return [LoggedCall(line["face"], line["method"], line["code"], float(line["ms"]) / 1000) for line in found]
 
     def stop(self, number: int = signal.SIGTERM, seconds: float = 30.0) -> int:
         """Send a signal and wait for the end; returns the exit code."""
