@@ -25,7 +25,7 @@ from tests.faults.support.callers import (
     health_watcher,
     http_caller,
 )
-from tests.faults.support.counts import count
+from tests.faults.support.counts import FULL, count
 from tests.faults.support.figures import record
 from tests.faults.support.floods import Sent
 from tests.faults.support.nuisances import Nuisance
@@ -72,14 +72,19 @@ SLOW: dict[str, Attack] = {
 }
 
 
+ALL = "all of these at once"
+# In the short form, what holds against all at once is taken to hold against each.
+ATTACKS = [*SLOW, ALL] if FULL else ["64 silent gRPC calls", ALL]
+
+
 @dataclass(frozen=True)
 class Slow:
     """What well-behaved callers saw before and during an attack, and what became of the attackers' calls."""
 
     before: dict[str, Seen]
     during: dict[str, Seen]
-    begun: int
     ended: int
+    """How many of the attackers' calls the service ended, of the kind of which it ended the fewest."""
     longest: float
     """Seconds until the service ended the slowest of the attackers' calls."""
 
@@ -90,15 +95,17 @@ class Slow:
         return f"slowest {', '.join(slowest)}; attackers cut off after {self.longest:.1f} s at most"
 
 
-def under_attack(url: URL, attack: Attack, *, seconds: float, fault: str | None = None) -> Slow:
+def under_attack(url: URL, name: str, *, seconds: float, fault: str | None = None) -> Slow:
     """Have callers of both faces call before and during an attack."""
     with running(url, fault) as service, well_behaved(service) as callers:
         wait(1)
         before = {face: caller.seen() for face, caller in callers.items()}
-        with attack(service) as nuisance:
+        with contextlib.ExitStack() as stack:
+            attacks = SLOW.values() if name == ALL else [SLOW[name]]
+            kinds = [stack.enter_context(attack(service)) for attack in attacks]
             wait(seconds)
             during = {face: caller.seen() for face, caller in callers.items()}
-        return Slow(before, during, nuisance.begun, len(nuisance.lasted), nuisance.longest)
+        return Slow(before, during, min(len(kind.lasted) for kind in kinds), max(kind.longest for kind in kinds))
 
 
 @contextlib.contextmanager
@@ -125,17 +132,17 @@ def words(name: str) -> str:
     return "-".join(name.replace(",", "").replace("/", ".").split())
 
 
-@pytest.mark.parametrize("name", SLOW, ids=words)
+@pytest.mark.parametrize("name", ATTACKS, ids=words)
 def test_slow_callers_slow_nobody_else_down(url: URL, name: str) -> None:
-    slow = under_attack(url, SLOW[name], seconds=count(7, 20))
+    slow = under_attack(url, name, seconds=count(7, 20))
     record("W3", f"{name} slow nobody down", str(slow))
     others_go_on(slow)
     attackers_are_cut_off(slow)
 
 
-@pytest.mark.parametrize("name", ["64 silent gRPC calls", "64 gRPC messages of a byte per second"], ids=words)
-def test_slow_callers_freeze_everybody_if_nobody_watches(url: URL, name: str) -> None:
-    slow = under_attack(url, SLOW[name], seconds=6, fault="no_watchdog")
+def test_slow_callers_freeze_everybody_if_nobody_watches(url: URL) -> None:
+    name = "64 silent gRPC calls"
+    slow = under_attack(url, name, seconds=6, fault="no_watchdog")
     record("W3", f"{name} slow nobody down", control=f"no watchdog: {slow}")
     with pytest.raises(AssertionError):
         others_go_on(slow)
@@ -165,7 +172,7 @@ class Deaf:
         return f"slowest Check {checks}; changes seen after {changes}; stopped after {self.stopped_after:.1f} s"
 
 
-def with_deaf_watchers(url: URL, *, seconds: float, fault: str | None = None) -> Deaf:
+def with_deaf_watchers(url: URL, *, seconds: float, patience: float = 5, fault: str | None = None) -> Deaf:
     """Check, watch, change and stop a service whose health 50 callers on each port watch without reading."""
     with contextlib.ExitStack() as stack:
         service = stack.enter_context(running(url, fault, COURSE_DRAIN_SECONDS=str(DRAIN_SECONDS)))
@@ -174,21 +181,27 @@ def with_deaf_watchers(url: URL, *, seconds: float, fault: str | None = None) ->
         for address in ports.values():
             stack.enter_context(nuisances.deaf_watchers(address))
         watchers = {port: stack.enter_context(health_watcher(address)) for port, address in ports.items()}
+        changes = dict.fromkeys(ports, 0.0)
+
+        def wait_for(status: int) -> None:
+            since = time.monotonic()
+            for port, watcher in watchers.items():
+                changes[port] = max(changes[port], watcher.wait_for(status, since, patience))
+
+        wait_for(SERVING)
         wait(seconds)
-        seen = [{port: watcher.wait_for(SERVING) for port, watcher in watchers.items()}]
         with away(Path(str(url.database))):
-            seen.append({port: watcher.wait_for(NOT_SERVING) for port, watcher in watchers.items()})
-        seen.append({port: watcher.wait_for(SERVING) for port, watcher in watchers.items()})
+            wait_for(NOT_SERVING)
+        wait_for(SERVING)
         checks = {port: caller.seen() for port, caller in callers.items()}
         for caller in callers.values():
             caller.stop()
         start = time.monotonic()
         service.signal(signal.SIGTERM)
-        seen.append({port: watcher.wait_for(NOT_SERVING) for port, watcher in watchers.items()})
+        wait_for(NOT_SERVING)
         exit_code = None
         with contextlib.suppress(subprocess.TimeoutExpired):
-            exit_code = service.wait(DRAIN_SECONDS + GRACE_SECONDS + 5)
-        changes = {port: max(change[port] for change in seen) for port in ports}
+            exit_code = service.wait(DRAIN_SECONDS + GRACE_SECONDS + 2)
         return Deaf(checks, changes, time.monotonic() - start, exit_code)
 
 
@@ -218,13 +231,16 @@ def test_watchers_who_do_not_read_hold_up_nobody(url: URL) -> None:
 
 
 def test_watchers_who_do_not_read_freeze_health_if_it_is_grpcios_own(url: URL) -> None:
-    deaf = with_deaf_watchers(url, seconds=1, fault="stock_health")
+    deaf = with_deaf_watchers(url, seconds=1, patience=1, fault="stock_health")
     record("W4", "2 × 50 health watchers who never read hold up nobody", control=f"grpcio's health servicer: {deaf}")
     with pytest.raises(AssertionError):
         health_goes_on(deaf)
 
 
 # W5: floods.
+
+SLOWEST = count(1_000, 250)
+"""Milliseconds that a well-behaved call may take meanwhile: more in CI, whose processors others use too."""
 
 FLOODS = {
     "gRPC": (
@@ -250,7 +266,7 @@ class Flooded:
 
     def __str__(self) -> str:
         slowest = ", ".join(f"{face} {seen.slowest:.0f} ms" for face, seen in self.during.items())
-        return f"slowest {slowest}; memory + {self.megabytes:.0f} MB; {self.sent.megabytes:.0f} MB sent"
+        return f"slowest {slowest}; memory + {self.megabytes:.0f} MB; {self.sent}"
 
 
 def flooded(service: Service, face: str, kind: str, seconds: float) -> Flooded:
@@ -288,7 +304,7 @@ def flood_is_ridden_out(flood: Flooded) -> None:
     assert flood.sent.connections > 0
     for face, seen in flood.during.items():
         assert seen.failures == (), face
-        assert seen.slowest < 250, face
+        assert seen.slowest < SLOWEST, face
     assert flood.megabytes < 100
     assert flood.new_connection_after < 2
 

@@ -153,20 +153,23 @@ class Watcher:
         self._responses = responses
         self._changed = threading.Condition()
         self._status: int | None = None
+        self._came = 0.0
         threading.Thread(target=self._run, daemon=True).start()
 
-    def wait_for(self, status: int, seconds: float = 10) -> float:
-        """Wait until a status has come; returns the seconds it took, or infinity if it did not come in time."""
-        start = time.monotonic()
+    def wait_for(self, status: int, since: float, seconds: float) -> float:
+        """Wait until a status has come, some seconds at most.
+
+        Returns how long after a moment, by `time.monotonic()`, it came; infinity if it did not.
+        """
         with self._changed:
             came = self._changed.wait_for(lambda: self._status == status, seconds)
-        return time.monotonic() - start if came else math.inf
+            return max(0.0, self._came - since) if came else math.inf
 
     def _run(self) -> None:
         with contextlib.suppress(grpc.RpcError):
             for response in self._responses:
                 with self._changed:
-                    self._status = response.status
+                    self._status, self._came = response.status, time.monotonic()
                     self._changed.notify_all()
 
 

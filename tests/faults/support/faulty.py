@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pkgutil import resolve_name
 from typing import Any
 
+import grpc
 from sqlalchemy import bindparam
 
 from course_service.__main__ import main
@@ -38,6 +39,20 @@ def put(target: str, name: str, replacement: object) -> Any:
 @fault
 def none() -> None:
     """Break nothing."""
+
+
+@fault
+def no_guard() -> None:
+    """Let grpcio handle calls by itself."""
+
+    class Passing(grpc.ServerInterceptor):
+        def __init__(self, *_: object) -> None:
+            """Take what the guard's interceptor takes."""
+
+        def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
+            return continuation(handler_call_details)
+
+    put("course_service.rpc.server", "GuardInterceptor", Passing)
 
 
 @fault
@@ -103,6 +118,41 @@ def no_disconnect_states() -> None:
 def no_deadlines() -> None:
     """Let the database take a minute, whatever time the call has."""
     put("course_service.call", "remaining", lambda: 60.0)
+
+
+@fault
+def stock_health() -> None:
+    """Serve grpcio's own health servicer, which sends to watchers under its lock."""
+    import threading
+
+    from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+
+    statuses = health_pb2.HealthCheckResponse
+
+    class Stock(health.HealthServicer):
+        def __init__(self, state: Any) -> None:
+            super().__init__()
+            self._state = state
+            self._report()
+            threading.Thread(target=self._keep_reporting, daemon=True).start()
+
+        def _report(self) -> None:
+            for service in ("", "course.v1.CourseService"):
+                self.set(service, statuses.SERVING if self._state.is_ready else statuses.NOT_SERVING)
+
+        def _keep_reporting(self) -> None:
+            while True:
+                with self._state.changed:
+                    self._state.changed.wait()
+                self._report()
+
+        def add_to(self, server: Any) -> None:
+            health_pb2_grpc.add_HealthServicer_to_server(self, server)
+
+        def end_watches(self) -> None:
+            self.enter_graceful_shutdown()
+
+    put("course_service.commands.serve", "HealthServicer", Stock)
 
 
 if __name__ == "__main__":
