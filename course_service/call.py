@@ -39,12 +39,14 @@ class Call:
     `grpc.health.v1.Health/Check`, and so is HTTP's documentation."""
     caller: str = ANONYMOUS
     """Who calls. Request ids belong to their caller."""
+    arrived: float = field(default_factory=time.monotonic)
+    """When it came in, by `time.monotonic()`."""
     deadline: float = field(default_factory=lambda: time.monotonic() + MAX_SECONDS)
     """When the caller stops waiting, by `time.monotonic()`."""
     request_id: str = ""
     """The call's request_id, if it has one."""
     is_surplus: bool = False
-    """Whether it came in while its face had no room for one more call."""
+    """Whether it came in while as many calls of its face waited as may."""
     code: str = "OK"
     """How it ended: the name of a gRPC status code."""
     reason: str = ""
@@ -106,10 +108,9 @@ def most_seconds(method: str) -> float:
     return READ_SECONDS if is_read(method) else MAX_SECONDS
 
 
-def deadline_after(seconds: float | None, method: str = UNKNOWN_METHOD) -> float:
-    """Return the deadline of a call of a method whose caller waits for `seconds`; None: for ever."""
-    most = most_seconds(method)
-    return time.monotonic() + (most if seconds is None else min(most, seconds))
+def deadline_after(seconds: float) -> float:
+    """Return the deadline of a call whose caller waits for `seconds` from now on."""
+    return time.monotonic() + seconds
 
 
 def is_working() -> bool:

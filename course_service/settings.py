@@ -72,8 +72,8 @@ class Settings(BaseModel):
     """Signs the page tokens of lists; all replicas must have the same, and nobody else."""
     threads: Annotated[int, Field(ge=1, le=64)] = 8
     """Calls worked on at once by gRPC, and as many by HTTP; each has a database connection."""
-    max_wait_seconds: Annotated[float, Field(gt=0, le=10)] = 0.25
-    """When a call has waited that long for a thread, new calls of its face are refused."""
+    max_waiting: Annotated[int, Field(ge=1, le=100_000)] = 1_000
+    """Calls that may wait for a thread by gRPC, and as many by HTTP; more are refused at once."""
     max_connections: Annotated[int, Field(ge=1, le=100_000)] = 2_000
     """How many connections gRPC takes at once, and as many HTTP."""
     max_connection_age_seconds: Annotated[float, Field(ge=1, le=86_400)] = 300.0

@@ -1,4 +1,4 @@
-"""Why the service or one of its commands can fail to start. Apart from `errors.py`: the health check loads this only."""
+"""Why the service or one of its commands can fail to start. The health check loads this, and not all of `errors.py`."""
 
 
 class StartupError(Exception):

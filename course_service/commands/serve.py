@@ -11,7 +11,6 @@ import grpc
 
 from course_service.commands.common import open_database
 from course_service.guard.guard import Guard
-from course_service.guard.room import Room
 from course_service.health import Health
 from course_service.rest.app import make_app
 from course_service.rest.places import Places
@@ -84,7 +83,7 @@ class _Servers:
         self._settings = settings
         self._health = Health(database)
         self._health_servicer = HealthServicer(self._health)
-        self._threads = CallThreads(settings.threads, Room(settings.max_wait_seconds))
+        self._threads = CallThreads(settings.threads, max_waiting=settings.max_waiting)
         tokens = PageTokens(settings.page_token_secret)
         self._grpc, self._grpc_port = make_server(
             settings.grpc_address,
@@ -98,7 +97,7 @@ class _Servers:
         )
         self._http: HttpServer | None = None
         if settings.http_address:
-            places = Places(settings.threads, Room(settings.max_wait_seconds))
+            places = Places(settings.threads, max_waiting=settings.max_waiting)
             app = make_app(database, tokens, self._health, guard, places)
             self._http = HttpServer(settings.http_address, app, max_connections=settings.max_connections, on_end=on_end)
         self._probes: grpc.Server | None = None

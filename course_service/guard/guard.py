@@ -28,8 +28,8 @@ from course_service.guard.steps import (
     Observe,
     anonymous,
     everybody,
+    in_time,
     log_call,
-    unless_surplus,
 )
 
 
@@ -41,7 +41,7 @@ class Guard:
         *,
         identify: Identify = anonymous,
         authorise: Authorise = everybody,
-        admit: Admit = unless_surplus,
+        admit: Admit = in_time,
         observe: Observe = log_call,
     ) -> None:
         self._identify = identify

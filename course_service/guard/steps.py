@@ -1,6 +1,7 @@
 """The steps that a call passes around its work. Those before it can refuse it, by raising an error of `errors.py`."""
 
 import logging
+import time
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -42,9 +43,14 @@ def everybody(_: Call) -> None:
     """Every caller may call every method."""
 
 
-def unless_surplus(call: Call) -> AbstractContextManager[None]:
-    """Let every call in but those that came while their face had no room. Raises `Overloaded`."""
-    if call.is_surplus:
+def in_time(call: Call) -> AbstractContextManager[None]:
+    """Let every call in whose turn comes in time. Raises `Overloaded`.
+
+    One that has waited for its turn longer than it has time left is given up: under overload all calls wait, and who
+    works on each until its last moment finishes none.
+    """
+    now = time.monotonic()
+    if call.is_surplus or now - call.arrived > call.deadline - now > 0:
         raise Overloaded
     return _NOTHING
 

@@ -57,8 +57,8 @@ def guarded_route(guard: Guard, places: Places) -> type[APIRoute]:
             async def guarded(request: Request) -> Response:
                 this_call = call.current()
                 this_call.method = method
-                this_call.deadline = min(this_call.deadline, call.deadline_after(None, method))
-                this_call.is_surplus = places.room.is_full()
+                this_call.deadline = min(this_call.deadline, this_call.arrived + call.most_seconds(method))
+                this_call.is_surplus = places.is_full()
                 this_call.note_request_id(request.headers.get(IDEMPOTENCY_KEY, ""))
                 with guard.entered(this_call, Credentials(request.headers.items)):
                     check_query(request, known, lists)

@@ -12,7 +12,7 @@ from google.protobuf.message import DecodeError
 from google.rpc import code_pb2, status_pb2
 from grpc_status import rpc_status
 
-from course_service.call import STREAM_SECONDS, UNKNOWN_METHOD, Call, deadline_after, is_read
+from course_service.call import STREAM_SECONDS, UNKNOWN_METHOD, Call, deadline_after, is_read, most_seconds
 from course_service.errors import DeadlineExceeded, MethodUnknown, RequestMalformed
 from course_service.guard.guard import Guard, forget_frames
 from course_service.guard.steps import Credentials
@@ -31,8 +31,8 @@ class GuardInterceptor(grpc.ServerInterceptor):
 
     grpcio itself would respond with the text of an exception, and to an undecodable message with INTERNAL.
 
-    `threads` are those that the server works in. A call that comes while they have no room is refused by a thread that
-    does nothing else: theirs may all be held up.
+    `threads` are those that the server works in. A call that comes when too many wait for them is refused by a
+    thread that does nothing else: theirs may all be held up.
     """
 
     def __init__(self, guard: Guard, threads: CallThreads) -> None:
@@ -72,9 +72,9 @@ class GuardInterceptor(grpc.ServerInterceptor):
         raise TypeError(f"{method} takes a stream and returns one message, which the guard does not know")
 
     def _assign_threads(self, guarded: _Guarded) -> None:
-        """Choose the threads of a call: its method's own, if it has some, or everybody's, if they have room."""
+        """Choose the threads of a call: its method's own if it has some, or everybody's unless too many wait."""
         own: CallThreads | None = getattr(guarded.behavior, "experimental_thread_pool", None)
-        if own is None and self._threads.room.is_full():
+        if own is None and self._threads.is_full():
             guarded.is_surplus = True
             own = self._refusing
         guarded.experimental_thread_pool = own or self._threads
@@ -96,8 +96,8 @@ class _Guarded:
         self.is_surplus = False
 
     def _call(self, context: grpc.ServicerContext) -> Call:
-        deadline = deadline_after(context.time_remaining(), self._method)
-        return Call(face="grpc", method=self._method, deadline=deadline, is_surplus=self.is_surplus)
+        deadline = min(deadline_after(context.time_remaining()), self._arrived + most_seconds(self._method))
+        return Call("grpc", self._method, arrived=self._arrived, deadline=deadline, is_surplus=self.is_surplus)
 
     def _failed(self, call: Call, context: grpc.ServicerContext, exception: BaseException) -> status_pb2.Status:
         """Make the status of a call that has raised; nobody receives it if the caller has left or been cut off.

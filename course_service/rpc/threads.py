@@ -8,7 +8,8 @@ from queue import SimpleQueue
 from typing import Any, TypeAlias
 
 from course_service.guard.internal import report
-from course_service.guard.room import Room
+
+DEFAULT_MAX_WAITING = 1_000
 
 _Task: TypeAlias = tuple[Callable[..., object], tuple[object, ...], dict[str, object]]
 
@@ -23,9 +24,9 @@ class CallThreads(ThreadPoolExecutor):
     ends one of them. So `threads` calls are worked on, however many callers keep theirs waiting.
     """
 
-    def __init__(self, threads: int, room: Room | None = None, *, name: str = "grpc") -> None:
+    def __init__(self, threads: int, *, max_waiting: int = DEFAULT_MAX_WAITING, name: str = "grpc") -> None:
         super().__init__(threads)
-        self.room = room or Room(max_wait_seconds=float("inf"))
+        self._max_waiting = max_waiting
         self._name = name
         self._tasks: SimpleQueue[_Task | None] = SimpleQueue()
         self._lock = threading.Lock()
@@ -36,9 +37,12 @@ class CallThreads(ThreadPoolExecutor):
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:  # noqa: ANN401  # as there
         """Have a task done by the next thread that is free."""
-        self.room.begin_to_wait()
         self._tasks.put((fn, args, kwargs))
         return None  # type: ignore[return-value]  # see above
+
+    def is_full(self) -> bool:
+        """Whether as many calls wait for a thread as may."""
+        return self._tasks.qsize() >= self._max_waiting
 
     def replace(self) -> None:
         """Add a thread, in place of one that waits."""
@@ -64,7 +68,6 @@ class CallThreads(ThreadPoolExecutor):
 
     def _work(self) -> None:
         while task := self._tasks.get():
-            self.room.end_to_wait()
             fn, args, kwargs = task
             try:
                 fn(*args, **kwargs)
