@@ -64,6 +64,14 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     return ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines]
 
 
+def publish(section: str, lines: Sequence[str]) -> None:
+    """Write a table of a test's own into var/figures, and with FULL=1 between its two markers in the docs."""
+    _FILES.mkdir(parents=True, exist_ok=True)
+    (_FILES / f"{section}.md").write_text("".join(f"{line}\n" for line in lines))
+    if FULL:
+        rewrite(section, lines)
+
+
 def rewrite(section: str, lines: Sequence[str]) -> None:
     """Replace what docs/reliability.md has between the two markers of a section."""
     first, last = f"<!-- {section} -->\n", f"<!-- end of {section} -->\n"
