@@ -235,7 +235,7 @@ def test_who_stays_with_a_read_only_database_goes_on_failing(postgres: Postgres)
     record("A7", READ_ONLY, control=f"read-only sessions are kept: {figures}")
 
 
-DEADLINES = (0.05, 0.1, 0.2, 0.5, 1.0)
+DEADLINES = (1.0, 0.5, 0.2, 0.1, 0.05)
 REQUESTS = {
     "GetCourse": course_pb2.GetCourseRequest(name="courses/a-course"),
     "ListCourses": course_pb2.ListCoursesRequest(),
