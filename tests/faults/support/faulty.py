@@ -155,6 +155,18 @@ def stock_health() -> None:
     put("course_service.commands.serve", "HealthServicer", Stock)
 
 
+@fault
+def stock_decode() -> None:
+    """Have grpcio decode the messages of unary calls, as it does by itself."""
+    make = put("grpc", "stream_unary_rpc_method_handler", None)
+
+    def with_deserializer(unary: Any, _: None, serialize: Any) -> Any:
+        decode, unary._decode = unary._decode, None
+        return make(unary, decode, serialize)
+
+    put("grpc", "stream_unary_rpc_method_handler", with_deserializer)
+
+
 if __name__ == "__main__":
     FAULTS[os.environ.get("FAULT", "none")]()
     sys.exit(main())
