@@ -1,0 +1,34 @@
+"""What the tests of bad inputs share: the world that they must not change, and the count of what they tried."""
+
+from collections.abc import Iterator
+
+import pytest
+from sqlalchemy import create_engine
+from sqlalchemy.engine import URL
+
+from tests.conftest import Service
+from tests.faults.bad_inputs.world import Tally, World
+from tests.faults.support.figures import record
+
+
+@pytest.fixture(scope="session")
+def tally() -> Iterator[Tally]:
+    counted = Tally()
+    yield counted
+    record("W2", "bad values end cleanly, alike on both databases, and store nothing", str(counted), counted.control)
+
+
+@pytest.fixture(scope="module")
+def _world(_service: Service, database_url: URL, tally: Tally) -> Iterator[World]:
+    engine = create_engine(database_url)
+    found = World(_service, engine, tally)
+    found.seed()
+    yield found
+    engine.dispose()
+
+
+@pytest.fixture
+def world(_world: World) -> Iterator[World]:
+    """A service with a few courses, which still works when a test has ended."""
+    yield _world
+    _world.check_alive()
