@@ -152,7 +152,9 @@ class Member:
             "scope": _SCOPE,
             "name": self.name,
             "restapi": {"listen": f"{LOOPBACK}:{self._rest_port}", "connect_address": f"{LOOPBACK}:{self._rest_port}"},
-            "etcd3": {"host": f"{LOOPBACK}:{etcd_port}"},
+            # Of etcd's two interfaces the older one: by the newer one, Patroni 3.0 lets a primary that was frozen take
+            # the lock away from its successor, and what was written meanwhile is lost.
+            "etcd": {"host": f"{LOOPBACK}:{etcd_port}"},
             "bootstrap": {
                 "dcs": {
                     **_TIMES,
@@ -192,7 +194,8 @@ class Cluster:
         with (self._directory / "etcd.log").open("wb") as log:
             self._etcd = subprocess.Popen(
                 [
-                    *("etcd", "--data-dir", self._directory / "etcd", "--initial-cluster", f"default={peers}"),
+                    *("etcd", "--enable-v2", "--data-dir", self._directory / "etcd"),
+                    *("--name", "etcd", "--initial-cluster", f"etcd={peers}"),
                     *("--listen-client-urls", clients, "--advertise-client-urls", clients),
                     *("--listen-peer-urls", peers, "--initial-advertise-peer-urls", peers),
                 ],
