@@ -74,6 +74,15 @@ class RequestTooLarge(CourseError):
         super().__init__(f"A request has at most {limit} bytes.", limit=str(limit))
 
 
+class HeadersTooLarge(CourseError):
+    """The headers of an HTTP request have more bytes than the service reads."""
+
+    reason = "HEADERS_TOO_LARGE"
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"The headers of a request have at most {limit} bytes.", limit=str(limit))
+
+
 class MethodUnknown(CourseError):
     """The service has no gRPC method of this name."""
 

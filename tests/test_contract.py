@@ -101,7 +101,7 @@ def test_the_table_of_statuses_has_no_row_without_an_error() -> None:
 
 def test_every_reason_that_the_contract_names_is_raised_and_the_other_way_round() -> None:
     raised = {error.reason for error in error_classes()}
-    only_by_http = {"REQUEST_TOO_LARGE", "ROUTE_NOT_FOUND", "METHOD_NOT_ALLOWED"}
+    only_by_http = {"REQUEST_TOO_LARGE", "HEADERS_TOO_LARGE", "ROUTE_NOT_FOUND", "METHOD_NOT_ALLOWED"}
     named = set(re.findall(r"\b[A-Z]+(?:_[A-Z]+)+\b|\bOVERLOADED\b", PROTO))
     assert raised - named == only_by_http | {"INTERNAL", "SERVICE_UNKNOWN"}  # that is of the health protocol
     statuses = set(code_pb2.Code.keys())

@@ -30,6 +30,7 @@ CODES: dict[type[errors.CourseError], int] = {
     errors.RequestMalformed: code_pb2.INVALID_ARGUMENT,
     errors.RequestInvalid: code_pb2.INVALID_ARGUMENT,
     errors.RequestTooLarge: code_pb2.RESOURCE_EXHAUSTED,
+    errors.HeadersTooLarge: code_pb2.RESOURCE_EXHAUSTED,
     errors.RouteNotFound: code_pb2.NOT_FOUND,
     errors.MethodNotAllowed: code_pb2.UNIMPLEMENTED,
     errors.MethodUnknown: code_pb2.UNIMPLEMENTED,

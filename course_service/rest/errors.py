@@ -46,6 +46,7 @@ HTTP_CODES = {
 # What HTTP itself has a code for, which says more: 429 would have callers send the same large body again.
 _HTTP_CODES_BY_REASON = {
     errors.RequestTooLarge.reason: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    errors.HeadersTooLarge.reason: HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
     errors.MethodNotAllowed.reason: HTTPStatus.METHOD_NOT_ALLOWED,
     errors.EtagMismatch.reason: HTTPStatus.PRECONDITION_FAILED,
 }

@@ -23,6 +23,8 @@ if TYPE_CHECKING:  # these classes take parameters in their type stubs only
     _Handler: TypeAlias = grpc.RpcMethodHandler[Any, Any]
     _Behavior: TypeAlias = Callable[[Any, grpc.ServicerContext], Any]
 
+# The name that grpcio keeps while a message is waited for.
+_RECEIVE_MESSAGE_TOKEN = "receive_message"  # noqa: S105  # no secret
 _OWN_SERVICE = "course.v1.CourseService/"
 
 
@@ -129,23 +131,30 @@ class _OneMessage(_Guarded):
         self._decode = decode
 
     def _read(self, messages: Any, context: grpc.ServicerContext) -> Any:  # noqa: ANN401  # grpcio's own; any message
-        """Read the message. Raises `RequestMalformed` if there is none or cannot be decoded, and `DeadlineExceeded`.
+        """Read the message. Raises `RequestMalformed` if there is none, or it cannot be decoded.
 
-        That there is no other is seen here, unless the method only reads: then it is asked for here and seen by
-        `_check_for_second`, because to wait for it here costs an eighth of a GetCourse.
+        Whether there is another is asked here, and looked at by `_check_for_second`: to wait for that here would cost
+        an eighth of a GetCourse.
         """
         with self._watchdog.message(context, self._arrived, self.experimental_thread_pool):
             message = next(messages, None)
-            if message is None:
-                raise RequestMalformed("A unary call has one message; this one has none.")
-            if is_read(self._method):
-                _ask_for_second(messages)
-            elif next(messages, None) is not None:
-                raise _two_messages()
+        if message is None:
+            raise RequestMalformed("A unary call has one message; this one has none.")
+        with messages._state.condition, contextlib.suppress(StopIteration):  # nobody waits for the response any more
+            messages._raise_or_start_receive_message()
         try:
             return self._decode(message) if self._decode else message
         except DecodeError:
             raise RequestMalformed("The request is not a message of the method's type in valid UTF-8.") from None
+
+    def _check_for_second(self, messages: Any, context: grpc.ServicerContext) -> None:  # noqa: ANN401  # as above
+        """Wait until it is certain that there is no second message. Raises `RequestMalformed` if there is one."""
+        state = messages._state
+        if _RECEIVE_MESSAGE_TOKEN in state.due:
+            with self._watchdog.message(context, self._arrived, self.experimental_thread_pool), state.condition:
+                state.condition.wait_for(lambda: _RECEIVE_MESSAGE_TOKEN not in state.due)
+        if state.request is not None:
+            raise RequestMalformed("A unary call has one message; this one has more.")
 
 
 class _Unary(_OneMessage):
@@ -160,9 +169,12 @@ class _Unary(_OneMessage):
                 with self._guard.entered(call, _credentials(context)):
                     request = self._read(messages, context)
                     call.note_request_id(getattr(request, "request_id", ""))
+                    if not is_read(self._method):
+                        self._check_for_second(messages, context)
                     _check_deadline(call)
                     response = self.behavior(request, context)
-                    _check_for_second(messages)
+                    if is_read(self._method):  # by now it is there, and nobody waits
+                        self._check_for_second(messages, context)
                 _note_absence(call, context)
                 return response  # noqa: TRY300  # an else would be one more place where a call goes on
             except BaseException as exception:  # grpcio would leave a SystemExit without a response
@@ -221,22 +233,6 @@ def _check_deadline(call: Call) -> None:
     """Raise `DeadlineExceeded` if the message came too late to work on it."""
     if call.deadline <= time.monotonic():
         raise DeadlineExceeded
-
-
-def _ask_for_second(messages: Any) -> None:  # noqa: ANN401  # grpcio's own class
-    """Ask for a second message without waiting for it, as the first half of grpcio's own `next` does."""
-    with messages._state.condition, contextlib.suppress(StopIteration):  # nobody waits for the response any more
-        messages._raise_or_start_receive_message()
-
-
-def _check_for_second(messages: Any) -> None:  # noqa: ANN401  # grpcio's own class
-    """Raise `RequestMalformed` if a second message has come."""
-    if messages._state.request is not None:
-        raise _two_messages()
-
-
-def _two_messages() -> RequestMalformed:
-    return RequestMalformed("A unary call has one message; this one has more.")
 
 
 def _note_absence(call: Call, context: grpc.ServicerContext) -> None:

@@ -1,0 +1,315 @@
+"""How much a caller may ask for, and how long it may keep others waiting."""
+
+import contextlib
+import queue
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+import httpx2
+import pytest
+from course.v1 import course_pb2, course_pb2_grpc
+
+from course_service import call as current_call
+from course_service.guard.guard import Guard
+from course_service.health import Health
+from course_service.rest import protocol
+from course_service.rest.app import make_app
+from course_service.rest.places import Places
+from course_service.rest.server import HttpServer
+from course_service.rpc.health import HealthServicer
+from course_service.rpc.server import make_server
+from course_service.rpc.threads import CallThreads
+from course_service.store.courses import CourseRepository
+from course_service.store.database import Database
+from tests.conftest import TOKENS
+from tests.support.failures import Failure, grpc_failure, http_failure
+
+THREADS = 2
+WAITING = 3
+
+
+@dataclass(frozen=True)
+class Small:
+    """A service with two threads for each face, in which three calls may wait."""
+
+    courses: course_pb2_grpc.CourseServiceStub
+    channel: grpc.Channel
+    http: httpx2.Client
+    threads: CallThreads
+    places: Places
+
+    def get(self, timeout: float = 20.0) -> Any:
+        return self.courses.GetCourse(course_pb2.GetCourseRequest(name="courses/a"), timeout=timeout)
+
+    @property
+    def http_address(self) -> tuple[str, int]:
+        host, port = self.http.base_url.host, self.http.base_url.port
+        assert port
+        return host, port
+
+
+@pytest.fixture
+def small(database: Database) -> Iterator[Small]:
+    guard, health = Guard(), Health(database)
+    threads = CallThreads(THREADS, max_waiting=WAITING)
+    server, port = make_server("127.0.0.1:0", database, TOKENS, HealthServicer(health), guard, threads)
+    server.start()
+    places = Places(THREADS, max_waiting=WAITING)
+    http_server = HttpServer("127.0.0.1:0", make_app(database, TOKENS, health, guard, places), max_connections=20)
+    http_server.start()
+    with (
+        grpc.insecure_channel(f"127.0.0.1:{port}") as channel,
+        httpx2.Client(base_url=f"http://127.0.0.1:{http_server.port}", timeout=20) as http,
+    ):
+        yield Small(course_pb2_grpc.CourseServiceStub(channel), channel, http, threads, places)
+    http_server.stop()
+    server.stop(None).wait()
+    threads.close(5)
+
+
+@pytest.fixture
+def stuck(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[threading.Event, "queue.SimpleQueue[int]"]]:
+    """Have every look-up of a course wait for an event; the queue has an entry for each that has begun."""
+    release, begun = threading.Event(), queue.SimpleQueue[int]()
+
+    def wait(*_: object) -> None:
+        begun.put(1)
+        assert release.wait(20)
+
+    monkeypatch.setattr(CourseRepository, "get", wait)
+    yield release, begun
+    release.set()
+
+
+# How many calls wait
+
+
+def test_a_call_too_many_is_refused_at_once_though_every_thread_is_held_up(
+    small: Small, stuck: tuple[threading.Event, "queue.SimpleQueue[int]"]
+) -> None:
+    release, begun = stuck
+    get = small.courses.GetCourse
+    waiting = [get.future(course_pb2.GetCourseRequest(name="courses/a"), timeout=20) for _ in range(THREADS)]
+    for _ in range(THREADS):
+        begun.get(timeout=5)
+    waiting += [get.future(course_pb2.GetCourseRequest(name="courses/a"), timeout=20) for _ in range(WAITING)]
+    until(small.threads.is_full)
+    start = time.monotonic()
+    failure = grpc_failure(small.get)
+    assert time.monotonic() - start < 1
+    check_refusal(failure)
+    release.set()
+    assert {call.code() for call in waiting} == {grpc.StatusCode.NOT_FOUND}
+    assert grpc_failure(small.get).reason == "COURSE_NOT_FOUND"
+
+
+def test_a_request_too_many_is_refused_at_once_by_http_too(
+    small: Small, stuck: tuple[threading.Event, "queue.SimpleQueue[int]"]
+) -> None:
+    release, begun = stuck
+    responses: queue.SimpleQueue[int] = queue.SimpleQueue()
+
+    def get() -> None:
+        with httpx2.Client(base_url=small.http.base_url, timeout=20) as http:
+            responses.put(http.get("/courses/a").status_code)
+
+    threads = [threading.Thread(target=get) for _ in range(THREADS + WAITING)]
+    for thread in threads:
+        thread.start()
+    for _ in range(THREADS):
+        begun.get(timeout=5)
+    until(small.places.is_full)
+    response = small.http.get("/courses/a")
+    check_refusal(http_failure(response, 429))
+    assert response.headers["Retry-After"] == "1"
+    # Neither face's calls are refused for the other's, and probes are not refused at all.
+    assert small.http.get("/livez").status_code == 200
+    assert not small.threads.is_full()
+    release.set()
+    for thread in threads:
+        thread.join()
+    assert {responses.get() for _ in threads} == {404}
+
+
+def check_refusal(failure: Failure) -> None:
+    assert (failure.status, failure.reason) == ("RESOURCE_EXHAUSTED", "OVERLOADED")
+    assert failure.details == {"ErrorInfo", "RetryInfo"}
+
+
+def test_a_call_that_has_waited_longer_than_it_has_time_left_is_given_up(
+    small: Small, stuck: tuple[threading.Event, "queue.SimpleQueue[int]"]
+) -> None:
+    release, begun = stuck
+    get = small.courses.GetCourse
+    holders = [get.future(course_pb2.GetCourseRequest(name="courses/a"), timeout=20) for _ in range(THREADS)]
+    for _ in range(THREADS):
+        begun.get(timeout=5)
+    late = get.future(course_pb2.GetCourseRequest(name="courses/a"), timeout=1.5)
+    until(lambda: small.threads._tasks.qsize() == 1)
+    threading.Event().wait(0.9)  # what is tested is the passing of time
+    release.set()
+    check_refusal(grpc_failure(late.result))
+    assert {call.code() for call in holders} == {grpc.StatusCode.NOT_FOUND}
+    assert begun.empty()
+
+
+# How long a message may take
+
+
+def test_silent_calls_hold_nobody_up_and_their_threads_come_back(small: Small) -> None:
+    before = threading.active_count()
+    done = threading.Event()
+
+    def nothing() -> Iterator[bytes]:
+        done.wait()
+        yield from ()
+
+    silent: grpc.StreamUnaryMultiCallable[bytes, bytes] = small.channel.stream_unary(
+        "/course.v1.CourseService/GetCourse"
+    )
+    calls = [silent.future(nothing()) for _ in range(THREADS + WAITING)]
+    start = time.monotonic()
+    assert grpc_failure(small.get).reason in {"COURSE_NOT_FOUND", "OVERLOADED"}
+    while grpc_failure(small.get).reason != "COURSE_NOT_FOUND":
+        assert time.monotonic() - start < 2
+    assert not any(call.done() for call in calls)
+    for call in calls:
+        call.cancel()
+    done.set()
+    # The threads that took their places end after the next calls.
+    deadline = time.monotonic() + 10
+    while len(small.threads._workers) > THREADS:
+        assert time.monotonic() < deadline
+        grpc_failure(small.get)
+    until(lambda: threading.active_count() <= before)
+
+
+def test_a_message_that_comes_late_is_worked_on(small: Small) -> None:
+    send = threading.Event()
+
+    def slowly() -> Iterator[bytes]:
+        assert send.wait(10)
+        yield course_pb2.GetCourseRequest(name="courses/a").SerializeToString()
+
+    get: grpc.StreamUnaryMultiCallable[bytes, bytes] = small.channel.stream_unary("/course.v1.CourseService/GetCourse")
+    calls = [get.future(slowly(), timeout=20) for _ in range(THREADS)]
+    assert grpc_failure(small.get).reason == "COURSE_NOT_FOUND"
+    send.set()
+    assert {call.code() for call in calls} == {grpc.StatusCode.NOT_FOUND}
+
+
+@pytest.mark.parametrize("method", ["GetCourse", "CreateCourse"])
+def test_a_second_message_is_refused_and_nothing_is_stored(small: Small, method: str) -> None:
+    request = {
+        "GetCourse": course_pb2.GetCourseRequest(name="courses/a"),
+        "CreateCourse": course_pb2.CreateCourseRequest(course=course_pb2.Course(title="x"), course_id="a"),
+    }[method].SerializeToString()
+    call: grpc.StreamUnaryMultiCallable[bytes, bytes] = small.channel.stream_unary(f"/course.v1.CourseService/{method}")
+    if method == "GetCourse":
+        small.courses.CreateCourse(course_pb2.CreateCourseRequest(course=course_pb2.Course(title="x"), course_id="a"))
+    for _ in range(20):
+        failure = grpc_failure(call, iter([request, request]))
+        assert (failure.status, failure.reason) == ("INVALID_ARGUMENT", "REQUEST_MALFORMED")
+    if method == "CreateCourse":
+        assert grpc_failure(small.get).reason == "COURSE_NOT_FOUND"
+
+
+# HTTP
+
+
+def connected(small: Small, sent: bytes) -> socket.socket:
+    connection = socket.create_connection(small.http_address, timeout=10)
+    connection.sendall(sent)
+    return connection
+
+
+def read_until(connection: socket.socket, end: bytes) -> None:
+    received = b""
+    while end not in received:
+        received += connection.recv(1000)
+        assert received
+
+
+def is_ended(connection: socket.socket) -> bool:
+    """Wait for the end of a connection."""
+    with contextlib.suppress(ConnectionResetError):
+        while connection.recv(65_536):
+            pass
+    return True
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET /courses/a HTTP/1.1\r\nHost: x\r\nX-Slow: "], ids=["nothing", "half"])
+def test_headers_that_do_not_arrive_in_time_end_the_connection(
+    small: Small, monkeypatch: pytest.MonkeyPatch, sent: bytes
+) -> None:
+    monkeypatch.setattr(protocol, "HEADER_SECONDS", 0.3)
+    start = time.monotonic()
+    with connected(small, sent) as connection:
+        assert is_ended(connection)
+    assert 0.3 <= time.monotonic() - start < 3
+
+
+def test_headers_of_a_second_request_have_a_time_limit_of_their_own(
+    small: Small, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(protocol, "HEADER_SECONDS", 0.3)
+    request = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"
+    with connected(small, request) as connection:
+        read_until(connection, b"alive")
+        threading.Event().wait(0.6)  # idle, which is no fault
+        connection.sendall(request)
+        read_until(connection, b"alive")
+        connection.sendall(b"G")
+        assert is_ended(connection)
+
+
+def test_a_body_that_goes_on_after_its_response_ends_the_connection(
+    small: Small, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(protocol, "REST_SECONDS", 0.3)
+    monkeypatch.setattr(current_call, "BODY_SECONDS", 0.1)
+    head = b"POST /courses HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 20\r\n\r\n{"
+    with connected(small, head) as connection:
+        assert connection.recv(1000).startswith(b"HTTP/1.1 504 ")
+        assert is_ended(connection)
+
+
+def test_a_caller_that_does_not_read_loses_its_connection(small: Small, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "READ_SECONDS", 0.3)
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.settimeout(10)
+        connection.connect(small.http_address)
+        with contextlib.suppress(ConnectionError, TimeoutError):
+            for _ in range(200):
+                connection.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n")
+        threading.Event().wait(1.5)
+        assert is_ended(connection)
+
+
+def test_headers_of_more_than_16_kb_are_refused(small: Small) -> None:
+    assert small.http.get("/livez", headers={"X-Large": "x" * 12_000}).status_code == 200
+    assert small.http.get("/livez", headers={"X-Large": "x" * 17_000}).status_code == 431
+
+
+def test_a_connection_too_many_is_ended_and_the_others_are_not(small: Small) -> None:
+    assert small.http.get("/livez").status_code == 200
+    held = [connected(small, b"") for _ in range(19)]
+    with connected(small, b"") as one_more:
+        assert is_ended(one_more)
+    assert small.http.get("/livez").status_code == 200
+    for connection in held:
+        connection.close()
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Wait until something is so."""
+    deadline = time.monotonic() + 5
+    while not condition():
+        assert time.monotonic() < deadline
+        threading.Event().wait(0.01)
