@@ -5,6 +5,7 @@ does not go red on its fault proves nothing. Each fault imports what it changes,
 """
 
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -165,6 +166,83 @@ def stock_decode() -> None:
         return make(unary, decode, serialize)
 
     put("grpc", "stream_unary_rpc_method_handler", with_deserializer)
+
+
+@fault
+def bugs() -> None:
+    """Raise exceptions of many kinds, whose texts quote secrets and statements."""
+    from psycopg2.errors import SyntaxError as StatementError
+    from sqlalchemy.exc import ProgrammingError
+
+    secret = "canary: SELECT * FROM courses at /usr/lib/canary.py"
+    statement = ProgrammingError("SELECT canary", {"title": "canary"}, StatementError(secret))
+    wrapped = RuntimeError(secret)
+    wrapped.__cause__ = statement
+    kinds: dict[str, BaseException] = {
+        "create_course": SystemExit(secret),
+        "get_course_by_id": RuntimeError(secret),
+        "list_courses": statement,
+        "update_course": wrapped,
+        "delete_course": UnicodeEncodeError("utf-8", secret, 0, 1, secret),
+        "publish_course": KeyError(secret),
+        "archive_course": grpc.RpcError(secret),
+        "undelete_course": RecursionError(secret),
+        "batch_get_courses": MemoryError(secret),
+        "batch_create_courses": AssertionError(secret),
+    }
+
+    def raising(exception: BaseException) -> Callable[..., None]:
+        def work(*_: object) -> None:
+            raise exception
+
+        return work
+
+    for use_case, exception in kinds.items():
+        put("course_service.services", use_case, raising(exception))
+
+
+@fault
+def telling() -> None:
+    """Pass on the text of an exception that nobody foresaw."""
+
+    def told(exception: BaseException) -> Any:
+        return resolve_name("course_service.errors:InternalError")(str(exception))
+
+    put("course_service.guard.guard", "report", told)
+
+
+@fault
+def growing_list() -> None:
+    """Keep 10 KB of every GetCourse."""
+    kept: list[bytes] = []
+    get = put("course_service.services", "get_course_by_id", None)
+
+    def keeping(*arguments: object) -> object:
+        kept.append(os.urandom(10_000))
+        return get(*arguments)
+
+    put("course_service.services", "get_course_by_id", keeping)
+
+
+@fault
+def deaf_to_sigterm() -> None:
+    """Go on whatever SIGTERM says."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    put("signal", "signal", lambda *_: None)
+
+
+@fault
+def deaf_to_the_second_sigterm() -> None:
+    """Heed the first SIGTERM only."""
+
+    def heed_once(number: int, handler: Any) -> None:
+        def handle(number: int, frame: Any) -> None:
+            register(number, signal.SIG_IGN)
+            handler(number, frame)
+
+        register(number, handle)
+
+    register = put("signal", "signal", heed_once)
 
 
 if __name__ == "__main__":
