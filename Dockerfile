@@ -9,7 +9,7 @@ FROM python:3.13-slim
 # Nothing is written at run time, so the root file system may be read-only.
 ENV PATH=/opt/venv/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
 # In a container, loopback is reached by nobody.
-ENV COURSE_GRPC_ADDRESS=0.0.0.0:50051 COURSE_HTTP_ADDRESS=0.0.0.0:8080
+ENV COURSE_GRPC_ADDRESS=0.0.0.0:50051 COURSE_HTTP_ADDRESS=0.0.0.0:8080 COURSE_HEALTH_ADDRESS=0.0.0.0:50052
 WORKDIR /app
 COPY --from=builder /opt/venv /opt/venv
 COPY migrations ./migrations
@@ -17,7 +17,7 @@ COPY generated/course ./course
 COPY course_service ./course_service
 RUN python -m compileall -q course course_service migrations
 USER 10001:10001
-EXPOSE 50051 8080
+EXPOSE 50051 8080 50052
 HEALTHCHECK --interval=5s --timeout=5s --start-period=10s --retries=3 CMD ["python", "-m", "course_service", "health"]
 # As a list, so that the service is process 1 and gets SIGTERM itself.
 CMD ["python", "-m", "course_service"]

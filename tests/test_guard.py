@@ -512,8 +512,10 @@ def test_every_call_has_one_line_by_both_faces(
     service.http.get("/courses/canary-nope?canary=1")
     service.http.get("/canary")
     service.http.head("/courses/canary:publish")
+    wait_for(lines, 7)  # HTTP's lines come after the response
     failed(service, "CreateCourse", course={"title": ""}, request_id=REQUEST_ID)
     service.http.post("/courses", json={}, headers={"Idempotency-Key": REQUEST_ID})
+    wait_for(lines, 9)
     with monkeypatch.context() as patch:
         patch.setattr("course_service.services.get_course_by_id", lambda *_: 1 / 0)
         failed(service, "GetCourse", name="courses/canary-id")
