@@ -21,7 +21,7 @@ from course.v1 import course_pb2
 from tests.faults.support.faulty import FAULTS
 from tests.soak.callers import Caller
 from tests.soak.checks import Check, checks_of_the_run, checks_of_what_is_stored
-from tests.soak.faces import Face, GrpcFace, HttpFace
+from tests.faults.support.faces import Face, GrpcFace, HttpFace
 from tests.soak.model import Counter, Course, World
 from tests.soak.report import Plan, report
 from tests.soak.stage import BASES, Base, Stage, stage

@@ -11,7 +11,7 @@ from typing import Any
 from course.v1 import course_pb2
 from google.protobuf.field_mask_pb2 import FieldMask
 
-from tests.soak.faces import OK, Face, Failed
+from tests.faults.support.faces import OK, Face, Failed
 from tests.soak.lists import ORDERS, in_order
 from tests.soak.model import Counter, Course, Entry, World, content
 from tests.soak.tally import Tally

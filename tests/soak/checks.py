@@ -9,7 +9,7 @@ from typing import Any
 
 from course.v1 import course_pb2
 
-from tests.soak.faces import Face, Failed
+from tests.faults.support.faces import Face, Failed
 from tests.soak.lists import FILTERS, ORDERS, in_order
 from tests.soak.model import Course, World, lost_or_invented
 from tests.soak.stage import Base

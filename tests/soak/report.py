@@ -8,7 +8,7 @@ from statistics import median
 
 from tests.faults.support.figures import table
 from tests.soak.checks import Check
-from tests.soak.faces import PASSING
+from tests.faults.support.faces import PASSING
 from tests.soak.tally import CALM, Fault, Sample, Tally
 
 _SHOWN = 20
