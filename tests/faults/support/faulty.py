@@ -245,6 +245,29 @@ def deaf_to_the_second_sigterm() -> None:
     register = put("signal", "signal", heed_once)
 
 
+@fault
+def no_sizes() -> None:
+    """Take headers and bodies of any size by HTTP."""
+    put("course_service.rest.body", "MAX_BODY_BYTES", 1 << 40)
+    put("course_service.rest.server", "MAX_HEADER_BYTES", 1 << 40)
+
+
+@fault
+def stale_get() -> None:
+    """Answer GetCourse from a copy that is up to a second old."""
+    copies: dict[str, tuple[float, object]] = {}
+    get = put("course_service.services", "get_course_by_id", None)
+
+    def from_copy(database: Any, course_id: str) -> object:
+        made, course = copies.get(course_id, (0.0, None))
+        if time.monotonic() - made > 1:
+            course = get(database, course_id)
+            copies[course_id] = time.monotonic(), course
+        return course
+
+    put("course_service.services", "get_course_by_id", from_copy)
+
+
 if __name__ == "__main__":
     FAULTS[os.environ.get("FAULT", "none")]()
     sys.exit(main())
