@@ -23,6 +23,7 @@ from tests.faults.support.http2 import SERVICE, Connection, framed
 from tests.faults.support.load import at_once, code_of, courses, repeating, retrying
 from tests.faults.support.noise import Noise
 from tests.faults.support.postgres import Postgres
+from tests.faults.support.proxy import TcpProxy
 from tests.faults.support.service import LoggedCall, running
 
 
@@ -152,6 +153,50 @@ def test_without_another_try_a_restart_fails_calls(postgres: Postgres) -> None:
     with pytest.raises(AssertionError):
         is_ridden_out(figures)
     record("A4", RESTART, control=f"nobody tries again: {figures}")
+
+
+CUT = "lost connections to the database fail no call, though no client tries again"
+
+
+@dataclass(frozen=True)
+class Cuts:
+    cuts: int
+    calls: int
+    failed: int
+
+    def __str__(self) -> str:
+        return f"{self.failed} of {self.calls:,} calls failed while all connections were cut {self.cuts} times"
+
+
+def is_made_up_for(figures: Cuts) -> None:
+    assert figures.failed == 0, figures
+
+
+def cut(postgres: Postgres, cuts: int, fault: str | None = None) -> Cuts:
+    calls = Calls()
+    with (
+        TcpProxy(("127.0.0.1", postgres.port)) as proxy,
+        running(postgres.url.set(port=proxy.port), fault, COURSE_HTTP_ADDRESS="") as service,
+        calling(service.grpc_address, calls, tries=1),
+    ):
+        for _ in range(cuts):
+            calls.wait_for_more(50)
+            proxy.cut()
+        calls.wait_for_more(50)
+    return Cuts(cuts, calls.codes.total(), calls.failed())
+
+
+def test_lost_connections_are_made_up_for(postgres: Postgres) -> None:
+    figures = cut(postgres, count(15, 200))
+    is_made_up_for(figures)
+    record("A4", CUT, str(figures))
+
+
+def test_without_a_second_try_lost_connections_fail_calls(postgres: Postgres) -> None:
+    figures = cut(postgres, 10, fault="no_second_try")
+    with pytest.raises(AssertionError):
+        is_made_up_for(figures)
+    record("A4", CUT, control=f"a transaction is tried once: {figures}")
 
 
 READ_ONLY = "a database that has become read-only is left"

@@ -40,7 +40,7 @@ def record(promise: str, claim: str, figure: str = "", control: str = "") -> Non
     row.control = control or row.control
     if figure or not row.test:
         row.figure = figure or row.figure
-        row.test = os.environ["PYTEST_CURRENT_TEST"].split(" ")[0]
+        row.test = os.environ["PYTEST_CURRENT_TEST"].rpartition(" ")[0]
 
 
 def forget_failed(test: str) -> None:
