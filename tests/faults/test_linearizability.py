@@ -28,7 +28,10 @@ CLIENTS = 8
 HOT_COURSES = 10
 """How many courses, and so histories, the clients share at a time."""
 CALLS_BETWEEN_FAULTS = 40 * HOT_COURSES
-CRASHES_IN_A_HISTORY = 2
+FAULTS_IN_A_HISTORY = 2
+TRY_SECONDS = 2.0
+FREEZE_SECONDS = 2.5
+"""So that callers give up, and what they asked for may be done later."""
 CLAIM = "what callers see of a course can have happened in some order"
 KINDS = {"create": 1, "get": 10, "update": 10, "delete": 2, "undelete": 2}
 
@@ -86,7 +89,7 @@ class Client:
         request = _request(kind, course_id, value, condition)
         start = time.monotonic()
         try:
-            course = self._face.call(f"{kind.title()}Course", request, 2.0)
+            course = self._face.call(f"{kind.title()}Course", request, TRY_SECONDS)
         except Failed as failed:
             if failed.may_be_done:
                 histories.add(course_id, Operation(kind, start, math.inf, UNKNOWN, value, condition))
@@ -122,13 +125,13 @@ class Seen:
     histories: int
     calls: int
     unknown: int
-    crashes: int
+    faults: int
     violations: tuple[str, ...]
 
     def __str__(self) -> str:
         return (
             f"{len(self.violations)} of {self.histories} histories violated it ({self.calls:,} calls by {CLIENTS}"
-            f" clients, {self.unknown} of unknown outcome, {self.crashes} crashes)"
+            f" clients, {self.unknown} of unknown outcome, {self.faults} crashes and freezes)"
         )
 
 
@@ -136,14 +139,28 @@ def holds(seen: Seen) -> None:
     assert not seen.violations, f"{seen}: {seen.violations[0]}"
 
 
-def crash_and_watch(
+def database_faults(database: Postgres) -> list[Callable[[], None]]:
+    """What can be done to a database's server, which is up again in the end."""
+
+    def crash() -> None:
+        database.kill()
+        database.start()
+
+    def freeze() -> None:
+        with database.frozen():
+            time.sleep(FREEZE_SECONDS)
+
+    return [crash, freeze, database.restart, lambda: database.restart("immediate")]
+
+
+def hurt_and_watch(
     url: URL, *, histories: int, database: Postgres | None = None, fault: str | None = None, seed: int = 1
 ) -> Seen:
-    """Have clients call the same few courses, and crash the service, or the database where there is one, meanwhile."""
+    """Have clients call the same few courses; crash or freeze the service, or the database's server, meanwhile."""
     chance = random.Random(seed)
     settings = {"COURSE_GRPC_ADDRESS": f"127.0.0.1:{free_port()}", "COURSE_HTTP_ADDRESS": ""}
     rounds: list[Histories] = []
-    crashes = 0
+    done = 0
     with ExitStack() as stack:
 
         def start() -> Service:
@@ -158,27 +175,27 @@ def crash_and_watch(
             service.kill()
             service = start()
 
-        def crash_database() -> None:
-            assert database
-            database.kill()
-            database.start()
+        def freeze_service() -> None:
+            service.freeze()
+            time.sleep(FREEZE_SECONDS)
+            service.thaw()
 
         faces = [GrpcFace(service.grpc_address, waits_for_ready=True) for _ in range(CLIENTS)]
         for face in faces:
             stack.callback(face.close)
         clients = [Client(number, face, seed) for number, face in enumerate(faces)]
-        kinds: list[Callable[[], None]] = [crash_service]
+        faults: list[Callable[[], None]] = [crash_service, freeze_service]
         if database:
-            kinds += [crash_database, database.restart, lambda: database.restart("immediate")]
+            faults += database_faults(database)
         for first in range(0, histories, HOT_COURSES):
             rounds.append(Histories([f"hot-{first + number}" for number in range(HOT_COURSES)]))
             for client in clients:
                 client.histories = rounds[-1]
             with repeating(*(client.step for client in clients)):
-                for crash in chance.choices(kinds, k=CRASHES_IN_A_HISTORY):
+                for do in chance.sample(faults, FAULTS_IN_A_HISTORY):
                     rounds[-1].wait_for_more(CALLS_BETWEEN_FAULTS)
-                    crash()
-                    crashes += 1
+                    do()
+                    done += 1
                 rounds[-1].wait_for_more(CALLS_BETWEEN_FAULTS)
     every = [history for histories in rounds for history in histories.all()]
     calls = list(itertools.chain.from_iterable(every))
@@ -186,7 +203,7 @@ def crash_and_watch(
         histories=len(every),
         calls=len(calls),
         unknown=sum(call.result == UNKNOWN for call in calls),
-        crashes=crashes,
+        faults=done,
         violations=tuple(filter(None, map(violation, every))),
     )
 
@@ -200,19 +217,19 @@ def sqlite_url(tmp_path: Path) -> URL:
 
 def test_what_callers_see_of_a_course_can_have_happened_in_some_order_on_postgresql(postgres: Postgres) -> None:
     with postgres.new_database() as url:
-        seen = crash_and_watch(url, histories=count(10, 100), database=postgres)
+        seen = hurt_and_watch(url, histories=count(10, 100), database=postgres)
     holds(seen)
     record("D7", f"{CLAIM}, on PostgreSQL", str(seen))
 
 
 def test_what_callers_see_of_a_course_can_have_happened_in_some_order_on_sqlite(sqlite_url: URL) -> None:
-    seen = crash_and_watch(sqlite_url, histories=count(10, 100))
+    seen = hurt_and_watch(sqlite_url, histories=count(10, 100))
     holds(seen)
     record("D7", f"{CLAIM}, on SQLite", str(seen))
 
 
 def test_a_get_from_a_stale_copy_is_found(sqlite_url: URL) -> None:
-    seen = crash_and_watch(sqlite_url, histories=HOT_COURSES, fault="stale_get")
+    seen = hurt_and_watch(sqlite_url, histories=HOT_COURSES, fault="stale_get")
     with pytest.raises(AssertionError):
         holds(seen)
     record("D7", f"{CLAIM}, on SQLite", control=f"Get from a copy up to a second old: {seen}")
@@ -220,7 +237,7 @@ def test_a_get_from_a_stale_copy_is_found(sqlite_url: URL) -> None:
 
 def test_an_update_whatever_the_etag_is_found(postgres: Postgres) -> None:
     with postgres.new_database() as url:
-        seen = crash_and_watch(url, histories=HOT_COURSES, database=postgres, fault="no_etag_compared")
+        seen = hurt_and_watch(url, histories=HOT_COURSES, database=postgres, fault="no_etag_compared")
     with pytest.raises(AssertionError):
         holds(seen)
     record("D7", f"{CLAIM}, on PostgreSQL", control=f"etags are not compared: {seen}")
