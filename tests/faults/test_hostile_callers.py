@@ -28,6 +28,7 @@ from tests.faults.support.callers import (
 from tests.faults.support.counts import FULL, count
 from tests.faults.support.figures import record
 from tests.faults.support.floods import Sent
+from tests.faults.support.noise import Noise
 from tests.faults.support.nuisances import Nuisance
 from tests.faults.support.service import Service, running
 
@@ -46,6 +47,11 @@ def url(tmp_path: Path) -> URL:
 def wait(seconds: float) -> None:
     """Let time pass: how long is part of what is tested."""
     threading.Event().wait(seconds)
+
+
+def machine(noise: Noise) -> str:
+    """Say what the machine itself added."""
+    return f" (the machine itself: {noise.longest * 1000:.0f} ms)"
 
 
 # W3: callers who send no message, or send it slowly.
@@ -165,16 +171,19 @@ class Deaf:
     """The most seconds until a watcher who reads saw a change."""
     stopped_after: float
     exit_code: int | None
+    noise: Noise
 
     def __str__(self) -> str:
         checks = ", ".join(f"{seen.slowest:.0f} ms" for seen in self.checks.values())
         changes = ", ".join(f"{seconds:.1f} s" for seconds in self.changes.values())
-        return f"slowest Check {checks}; changes seen after {changes}; stopped after {self.stopped_after:.1f} s"
+        stop = f"stopped after {self.stopped_after:.1f} s"
+        return f"slowest Check {checks}; changes seen after {changes}; {stop}{machine(self.noise)}"
 
 
 def with_deaf_watchers(url: URL, *, seconds: float, patience: float = 5, fault: str | None = None) -> Deaf:
     """Check, watch, change and stop a service whose health 50 callers on each port watch without reading."""
     with contextlib.ExitStack() as stack:
+        noise = stack.enter_context(Noise())
         service = stack.enter_context(running(url, fault, COURSE_DRAIN_SECONDS=str(DRAIN_SECONDS)))
         ports = {"business port": service.grpc_address, "health port": service.health_address}
         callers = {port: stack.enter_context(health_caller(address)) for port, address in ports.items()}
@@ -201,8 +210,8 @@ def with_deaf_watchers(url: URL, *, seconds: float, patience: float = 5, fault: 
         wait_for(NOT_SERVING)
         exit_code = None
         with contextlib.suppress(subprocess.TimeoutExpired):
-            exit_code = service.wait(DRAIN_SECONDS + GRACE_SECONDS + 2)
-        return Deaf(checks, changes, time.monotonic() - start, exit_code)
+            exit_code = service.wait(DRAIN_SECONDS + GRACE_SECONDS + 2 if fault is None else 0)
+        return Deaf(checks, changes, time.monotonic() - start, exit_code, noise)
 
 
 @contextlib.contextmanager
@@ -218,8 +227,8 @@ def away(file: Path) -> Iterator[None]:
 def health_goes_on(deaf: Deaf) -> None:
     for port, seen in deaf.checks.items():
         assert seen.failures == (), port
-        assert seen.slowest < 100, port
-    assert max(deaf.changes.values()) < 4
+        assert seen.slowest < 100 + deaf.noise.allowance * 1000, port
+    assert max(deaf.changes.values()) < 4 + deaf.noise.allowance
     assert deaf.exit_code == 0
     assert deaf.stopped_after < DRAIN_SECONDS + GRACE_SECONDS + 1
 
@@ -240,7 +249,7 @@ def test_watchers_who_do_not_read_freeze_health_if_it_is_grpcios_own(url: URL) -
 # W5: floods.
 
 SLOWEST = count(1_000, 250)
-"""Milliseconds that a well-behaved call may take meanwhile: more in CI, whose processors others use too."""
+"""Milliseconds that a well-behaved call may take meanwhile: more in CI, which shares its processors."""
 
 FLOODS = {
     "gRPC": (
@@ -263,23 +272,24 @@ class Flooded:
     """What memory the service took on top, at most."""
     new_connection_after: float
     """Seconds until calls over new connections had succeeded, once the flood was over."""
+    noise: Noise
 
     def __str__(self) -> str:
         slowest = ", ".join(f"{face} {seen.slowest:.0f} ms" for face, seen in self.during.items())
-        return f"slowest {slowest}; memory + {self.megabytes:.0f} MB; {self.sent}"
+        return f"slowest {slowest}; memory + {self.megabytes:.0f} MB; {self.sent}{machine(self.noise)}"
 
 
 def flooded(service: Service, face: str, kind: str, seconds: float) -> Flooded:
     """Flood a face of a service while callers of both faces call."""
     address = service.grpc_address if face == "gRPC" else service.http_address.removeprefix("http://")
     memory = [service.memory_bytes()]
-    with well_behaved(service) as callers, measuring(service, memory):
+    with Noise() as noise, well_behaved(service) as callers, measuring(service, memory):
         sent = floods.run(kind, address, seconds)
         during = {face: caller.seen() for face, caller in callers.items()}
     start = time.monotonic()
     with well_behaved(service):
         after = time.monotonic() - start
-    return Flooded(sent, during, (max(memory) - memory[0]) / 1e6, after)
+    return Flooded(sent, during, (max(memory) - memory[0]) / 1e6, after, noise)
 
 
 @contextlib.contextmanager
@@ -304,9 +314,9 @@ def flood_is_ridden_out(flood: Flooded) -> None:
     assert flood.sent.connections > 0
     for face, seen in flood.during.items():
         assert seen.failures == (), face
-        assert seen.slowest < SLOWEST, face
+        assert seen.slowest < SLOWEST + flood.noise.allowance * 1000, face
     assert flood.megabytes < 100
-    assert flood.new_connection_after < 2
+    assert flood.new_connection_after < 2 + flood.noise.allowance
 
 
 @pytest.fixture(scope="module")
@@ -324,5 +334,18 @@ def flooded_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servic
 )
 def test_a_flood_drowns_nobody_else(flooded_service: Service, face: str, kind: str) -> None:
     flood = flooded(flooded_service, face, kind, count(2, 5))
-    record("W5", f"a flood on the {face} face is ridden out: {kind}", str(flood))
+    record("W5", flood_claim(face, kind), str(flood))
     flood_is_ridden_out(flood)
+
+
+@pytest.mark.parametrize("kind", ["endless headers", "endless chunks"] if FULL else ["endless chunks"], ids=words)
+def test_a_flood_drowns_the_service_if_nothing_limits_a_size(url: URL, kind: str) -> None:
+    with running(url, "no_sizes") as service:
+        flood = flooded(service, "HTTP", kind, 4)
+    record("W5", flood_claim("HTTP", kind), control=f"no limit of size: {flood}")
+    with pytest.raises(AssertionError):
+        flood_is_ridden_out(flood)
+
+
+def flood_claim(face: str, kind: str) -> str:
+    return f"a flood on the {face} face is ridden out: {kind}"

@@ -142,7 +142,7 @@ def health_caller(address: str, service: str = "course.v1.CourseService") -> Ite
             response_deserializer=health_pb2.HealthCheckResponse.FromString,
         )
         request = health_pb2.HealthCheckRequest(service=service)
-        with _calling(lambda: check(request, timeout=PATIENCE_SECONDS), pause=0.05) as caller:
+        with _calling(lambda: check(request, timeout=3), pause=0.05) as caller:
             yield caller
 
 

@@ -14,7 +14,7 @@ from pkgutil import resolve_name
 from typing import Any
 
 import grpc
-from sqlalchemy import bindparam
+from sqlalchemy import bindparam, literal
 
 from course_service.__main__ import main
 
@@ -266,6 +266,12 @@ def stale_get() -> None:
         return course
 
     put("course_service.services", "get_course_by_id", from_copy)
+
+
+@fault
+def no_migration_lock() -> None:
+    """Migrate whatever other migration runs."""
+    put("sqlalchemy:func", "pg_try_advisory_lock", lambda _: literal(value=True))
 
 
 if __name__ == "__main__":
