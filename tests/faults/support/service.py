@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 from sqlalchemy.engine import URL
 
-from course_service.settings import Settings
 from tests.conftest import ROOT
 from tests.faults.support import linux
 from tests.support.processes import environment_of
@@ -40,10 +39,9 @@ class Service:
         defaults = {
             "COURSE_DATABASE_URL": url.render_as_string(hide_password=False),
             "COURSE_HTTP_ADDRESS": "127.0.0.1:0",
+            "COURSE_HEALTH_ADDRESS": "127.0.0.1:0",
             "COURSE_DRAIN_SECONDS": "0",
         }
-        if "health_address" in Settings.model_fields:
-            defaults["COURSE_HEALTH_ADDRESS"] = "127.0.0.1:0"
         environment = environment_of(**{**defaults, **settings})
         self._popen = subprocess.Popen(
             [sys.executable, "-m", "tests.faults.support.faulty"],
@@ -60,10 +58,14 @@ class Service:
         self._log_grows = threading.Condition()
         self._log_ended = False
         threading.Thread(target=self._read_log, daemon=True).start()
-        self.wait_for(r" serving\n")
-        self.grpc_address = self._address("gRPC")
-        self.http_address = "http://" + self._address("HTTP") if environment["COURSE_HTTP_ADDRESS"] else ""
-        self.health_address = self._address("[Hh]ealth") if environment.get("COURSE_HEALTH_ADDRESS") else ""
+        try:
+            self.wait_for(r" serving\n")
+            self.grpc_address = self._address("gRPC")
+            self.http_address = "http://" + self._address("HTTP") if environment["COURSE_HTTP_ADDRESS"] else ""
+            self.health_address = self._address("health") if environment["COURSE_HEALTH_ADDRESS"] else ""
+        except BaseException:
+            self.close()
+            raise
 
     def wait_for(self, pattern: str, seconds: float = 30.0) -> re.Match[str]:
         """Wait until the log has a pattern."""
@@ -134,7 +136,8 @@ class Service:
     def close(self) -> None:
         """End it, if it has not ended."""
         if self.is_running:
-            self.kill()
+            self._popen.kill()
+        self.wait()
         assert self._popen.stderr
         self._popen.stderr.close()
 
