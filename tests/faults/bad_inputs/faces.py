@@ -56,8 +56,6 @@ MISMATCH = refused("ABORTED", 412, "ETAG_MISMATCH")
 TOO_LARGE = refused("RESOURCE_EXHAUSTED", 413, "REQUEST_TOO_LARGE")
 REDIRECT = Outcome("", 307, "")
 """Where a path ends with a slash."""
-NOT_HTTP = Outcome("", 400, "")
-"""What the HTTP parser refuses: no request that the service could respond to in its own form."""
 
 
 def by_grpc(service: Service, method: str, fields: Fields) -> Outcome:

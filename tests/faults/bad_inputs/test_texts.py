@@ -174,7 +174,6 @@ def test_a_legal_text_is_stored_byte_for_byte_found_and_deleted(world: World, fa
     for by in FACES.values():
         deleted = by(world.service, "GetCourse", {"name": "courses/text"}).response
         assert (deleted["state"], deleted["uid"], contents(deleted)) == ("DELETED", created["uid"], contents(course))
-    world.forget()
 
 
 def contents(course: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -250,7 +249,6 @@ def test_a_text_of_the_limit_is_stored_and_of_one_more_is_refused(world: World, 
     longer = {"title": "T", **make(text + text[-1])}
     violations = {"course." + path.format(json.dumps(text + text[-1])): REASONS[letter]}
     world.call(face, "CreateCourse", {"course": longer}, invalid(violations), f"{column} of the limit and one more")
-    world.forget()
 
 
 @pytest.mark.parametrize("face", FACES)
@@ -284,7 +282,6 @@ def test_texts_that_look_alike_are_distinct_and_sorted_by_code_point(world: Worl
             for search in f"title = {quoted(text)}", f"external_ids.key = {quoted(text)}":
                 found = world.call(face, "ListCourses", {"filter": search}, OK, f"{text!a}, {search[:5]}").response
                 assert [course["title"] for course in found["courses"]] == [text]
-    world.forget()
 
 
 @pytest.mark.parametrize("face", FACES)
@@ -296,7 +293,6 @@ def test_a_search_takes_wildcards_of_sql_for_what_they_are(world: World, face: s
         found = world.call(face, "ListCourses", {"filter": search}, OK, f"{text!a} searched by {search}").response
         expected = {title for title in ("abc", "a%c", "a_c", "a\\c", "a\\%c", "%%", "__", "a*c") if text in title}
         assert {course["title"] for course in found["courses"]} == expected
-    world.forget()
 
 
 def unchecked(model: type[BaseModel], data: Mapping[str, Any]) -> BaseModel:
@@ -344,5 +340,4 @@ def test_with_the_validator_off_the_same_checks_go_red(
             with pytest.raises(AssertionError):
                 off.call("grpc", "CreateCourse", request, expected)
             checks += 1
-    world.forget()
     tally.control = f"validator off: {checks} of {checks} checks go red"
