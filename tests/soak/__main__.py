@@ -13,15 +13,16 @@ import logging
 import random
 import sys
 import time
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
 from course.v1 import course_pb2
 
+from tests.faults.support.faces import Face, GrpcFace, HttpFace
 from tests.faults.support.faulty import FAULTS
 from tests.soak.callers import Caller
 from tests.soak.checks import Check, checks_of_the_run, checks_of_what_is_stored
-from tests.faults.support.faces import Face, GrpcFace, HttpFace
 from tests.soak.model import Counter, Course, World
 from tests.soak.report import Plan, report
 from tests.soak.stage import BASES, Base, Stage, stage
@@ -45,6 +46,9 @@ def run(plan: Plan, path: Path) -> bool:
             _hurt(plan, tally, world, the_stage)
         except KeyboardInterrupt:
             _say("stopped early; what was written is checked all the same")
+        except Exception as exception:
+            _say(traceback.format_exc())
+            world.disagree(f"the run was cut short: {exception!r}")
         tally.load_ended = tally.now
         for caller in callers:
             caller.ask_to_stop()

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
+from tests.faults.support.faces import PASSING
 from tests.faults.support.figures import table
 from tests.soak.checks import Check
-from tests.faults.support.faces import PASSING
 from tests.soak.tally import CALM, Fault, Sample, Tally
 
 _SHOWN = 20
@@ -74,6 +74,8 @@ def report(plan: Plan, tally: Tally, checks: Sequence[Check]) -> list[str]:
         "## The service's processes",
         "",
         f"Seconds from SIGTERM to the end, of which 1 s is for callers to leave: {_list(tally.stops)}.",
+        "",
+        f"Seconds from each start until it served: {_list(tally.starts)}.",
         "",
         "Memory, threads and descriptors at the first and at the last sample of each life, and the most.",
         "",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+import re
 import shutil
 import signal
 import sqlite3
@@ -39,6 +40,10 @@ class _LoggedService(Service):
     """The service with no more of its log kept than its end and its errors: a long run makes gigabytes of it."""
 
     errors: list[str]
+
+    def wait_for(self, pattern: str, seconds: float = 120.0) -> re.Match[str]:
+        """Wait longer than a test would: a busy machine is no reason to end a long run."""
+        return super().wait_for(pattern, seconds)
 
     def _read_log(self) -> None:
         self.errors = []
@@ -238,10 +243,14 @@ class Stage:
 
     def _restart(self) -> None:
         began = self._tally.now
-        exit_code = self._service.stop(signal.SIGTERM)
+        try:
+            exit_code = self._service.stop(signal.SIGTERM)
+        except subprocess.TimeoutExpired as error:
+            self._tally.errors_in_log.append(f"the service does not end after SIGTERM: {error}")
+        else:
+            if exit_code:
+                self._tally.errors_in_log.append(f"the service ended with {exit_code} after SIGTERM")
         self._tally.stops.append(self._tally.now - began)
-        if exit_code:
-            self._tally.errors_in_log.append(f"the service ended with {exit_code} after SIGTERM")
         self._service = self._restarted()
 
     def _freeze(self, chance: random.Random) -> None:
@@ -257,7 +266,10 @@ class Stage:
         return self._started()
 
     def _started(self) -> _LoggedService:
-        return _LoggedService(self._base.url, self._fault, **self._settings)
+        began = self._tally.now
+        service = _LoggedService(self._base.url, self._fault, **self._settings)
+        self._tally.starts.append(self._tally.now - began)
+        return service
 
     def _take_errors(self) -> None:
         self._tally.errors_in_log += self._service.errors

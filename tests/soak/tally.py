@@ -62,6 +62,8 @@ class Tally:
         self.faults: list[Fault] = []
         self.samples: list[Sample] = []
         self.errors_in_log: list[str] = []
+        self.starts: list[float] = []
+        """How many seconds the service took each time until it served."""
         self.stops: list[float] = []
         """How many seconds the service took to end after each SIGTERM."""
         self.load_ended = 0.0
