@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -131,13 +132,18 @@ class Caller:
         """Make a call that is safe to retry, and retry it for half a minute."""
         until = self._tally.now + 30
         pause = 0.05
+        unknown: Failed | None = None
         while True:
             try:
                 return self._call(method, request)
             except Failed as failed:
-                if not failed.is_passing or self._tally.now > until:
+                if failed.may_be_done:
+                    unknown = failed
+                if not failed.is_passing:
                     raise
-            self._stop.wait(pause * self._chance.uniform(0.5, 1.0))
+                if self._tally.now > until:
+                    raise (unknown or failed) from None  # that the last try was refused says nothing of the others
+            time.sleep(pause * self._chance.uniform(0.5, 1.0))
             pause = min(1.0, pause * 2)
 
     def _write(self, method: str, request: Any) -> Any:
