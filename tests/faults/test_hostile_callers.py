@@ -176,7 +176,7 @@ class Deaf:
     def __str__(self) -> str:
         checks = ", ".join(f"{seen.slowest:.0f} ms" for seen in self.checks.values())
         changes = ", ".join(f"{seconds:.1f} s" for seconds in self.changes.values())
-        stop = f"stopped after {self.stopped_after:.1f} s"
+        stop = "not stopped" if self.exit_code is None else f"stopped after {self.stopped_after:.1f} s"
         return f"slowest Check {checks}; changes seen after {changes}; {stop}{machine(self.noise)}"
 
 

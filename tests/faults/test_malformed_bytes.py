@@ -106,7 +106,7 @@ class Bombarded:
     dirty: dict[str, str]
     """Of each status that must not be: a method and a message that led to it."""
     growth: float
-    """By how much the service's memory has grown since a tenth of the messages, as a fraction."""
+    """By how much the service's memory has grown since a third of the messages, as a fraction."""
     is_alive: bool
 
     def __str__(self) -> str:
@@ -131,7 +131,7 @@ def bombarded(service: Service, send: Send, clean: set[str], messages: Iterable[
             statuses[status] += 1
             if status not in clean:
                 dirty.setdefault(status, f"{method} {message!r}")
-            if number == len(todo) // 10:
+            if number == len(todo) // 3:
                 memory = service.memory_bytes()
     growth = service.memory_bytes() / memory - 1
     name = create_by_grpc(service.grpc_address)
