@@ -142,12 +142,15 @@ class Trend:
 
 
 def trend(samples: list[Sample], warm_up: float) -> Trend | None:
-    """Compare the first eighth with the last one of the newest process's life, without its warm-up; medians."""
+    """Compare the first third with the last one of the newest process's life, without its warm-up; medians.
+
+    Thirds, because memory swings by a tenth within a minute, as large pages come and go.
+    """
     life = [sample for sample in samples if sample.pid == samples[-1].pid]
     life = [sample for sample in life if sample.moment >= life[0].moment + warm_up]
-    if len(life) < 16:
+    if len(life) < 15:
         return None
-    first, last = life[: len(life) // 8], life[-(len(life) // 8) :]
+    first, last = life[: len(life) // 3], life[-(len(life) // 3) :]
 
     def both(name: str) -> tuple[float, float]:
         return median(getattr(sample, name) for sample in first), median(getattr(sample, name) for sample in last)
