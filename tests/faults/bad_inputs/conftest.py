@@ -24,14 +24,12 @@ def _world(_service: Service, database_url: URL, tally: Tally) -> Iterator[World
     found = World(_service, engine, tally)
     found.seed()
     yield found
+    found.check_alive()
     engine.dispose()
 
 
 @pytest.fixture
 def world(_world: World) -> Iterator[World]:
     """A service with a few courses, which still works when a test has ended; what the test has stored is removed."""
-    before = _world.rows()
     yield _world
-    _world.check_alive()
-    if _world.rows() != before:
-        _world.forget()
+    _world.clean_up()

@@ -77,17 +77,21 @@ def _grpc_refusal(error: grpc.RpcError) -> Outcome:
     assert isinstance(error, grpc.Call)
     if rpc_status.from_call(error) is None:  # grpc's own, before the service
         code = error.code().name
-        return Outcome(code, _HTTP.get(code, 0), "", {}, error.details() or "")
+        return Outcome(code, http_code(code), "", {}, error.details() or "")
     found = grpc_failure(_raise, error)
-    http = _HTTP_BY_REASON.get(found.reason) or _HTTP[found.status]
-    return Outcome(found.status, http, found.reason, found.violations, found.message)
+    return Outcome(found.status, http_code(found.status, found.reason), found.reason, found.violations, found.message)
 
 
 _HTTP = {
-    "INVALID_ARGUMENT": 422, "NOT_FOUND": 404, "ABORTED": 409, "ALREADY_EXISTS": 409, "FAILED_PRECONDITION": 400,
+    "OK": 200,     "INVALID_ARGUMENT": 422, "NOT_FOUND": 404, "ABORTED": 409, "ALREADY_EXISTS": 409, "FAILED_PRECONDITION": 400,
     "RESOURCE_EXHAUSTED": 413, "INTERNAL": 500, "UNIMPLEMENTED": 501, "UNAVAILABLE": 503,
 }  # fmt: skip
 _HTTP_BY_REASON = {"ETAG_MISMATCH": 412}
+
+
+def http_code(code: str, reason: str = "") -> int:
+    """The HTTP status code of an error; 0 where HTTP has none like it."""
+    return _HTTP_BY_REASON.get(reason) or _HTTP.get(code, 0)
 
 
 def _raise(error: grpc.RpcError) -> None:
