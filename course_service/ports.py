@@ -9,6 +9,8 @@ from course_service.startup import StartupError
 _PATIENCE_SECONDS = 2.0
 """How long a port may be taken: a number like 50051 may be that of somebody's outgoing connection for a moment."""
 _PAUSE_SECONDS = 0.1
+BACKLOG = 2_048
+"""How many connections may wait to be taken."""
 
 
 class PortTaken(StartupError):
@@ -26,7 +28,7 @@ def open_port(address: str, setting: str) -> socket.socket:
     deadline = time.monotonic() + _PATIENCE_SECONDS
     while True:
         try:
-            return socket.create_server((host, int(port)), family=family, backlog=2048, dualstack_ipv6=host == "::")
+            return socket.create_server((host, int(port)), family=family, backlog=BACKLOG, dualstack_ipv6=host == "::")
         except (OSError, ValueError) as error:  # ValueError: this machine has no IPv6
             if getattr(error, "errno", None) != errno.EADDRINUSE or time.monotonic() > deadline:
                 raise PortTaken(address, setting) from None

@@ -278,10 +278,10 @@ def test_a_caller_that_does_not_read_loses_its_connection(small: Small, monkeypa
     monkeypatch.setattr(protocol, "READ_SECONDS", 0.3)
     with socket.socket() as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        connection.settimeout(10)
+        connection.settimeout(20)
         connection.connect(small.http_address)
         with contextlib.suppress(ConnectionError, TimeoutError):
-            for _ in range(200):
+            for _ in range(100):
                 connection.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n")
         threading.Event().wait(1.5)
         assert is_ended(connection)

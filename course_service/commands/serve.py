@@ -27,6 +27,8 @@ from course_service.tokens import PageTokens
 
 _log = logging.getLogger("course_service")
 
+_FLUSH_SECONDS = 1.0
+"""How long the last responses may take to leave."""
 _GRACE_SECONDS = 10.0
 """How long calls under way may take to finish once the service has stopped taking new ones."""
 
@@ -131,8 +133,9 @@ class _Servers:
         grpc_stopped = self._grpc.stop(_GRACE_SECONDS)
         if self._http:
             self._http.stop()
-        grpc_stopped.wait()
         self._threads.close(_GRACE_SECONDS)
+        if not grpc_stopped.wait(_FLUSH_SECONDS):
+            self._grpc.stop(None).wait()  # only peers that no longer react keep it open
         if self._probes:
             self._probes.stop(None)
 

@@ -1,6 +1,7 @@
 """The HTTP application: the routes, with what goes for all of them."""
 
 import contextlib
+import functools
 from collections.abc import AsyncIterator
 from http import HTTPStatus
 
@@ -76,7 +77,7 @@ def make_api(database: Database, tokens: PageTokens, health: Health, guard: Guar
     api.include_router(make_routes(database, tokens, guard, places))
     map_errors(api, guard)
     generate = api.openapi
-    api.openapi = lambda: restore_nulls(generate())  # type: ignore[method-assign]  # FastAPI's documented way
+    api.openapi = functools.cache(lambda: restore_nulls(generate()))  # type: ignore[method-assign]  # FastAPI's documented way
     return api
 
 

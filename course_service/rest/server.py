@@ -9,11 +9,14 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from course_service.guard.internal import report
-from course_service.ports import open_port
+from course_service.ports import BACKLOG, open_port
 from course_service.rest.protocol import KEEP_ALIVE_SECONDS, MAX_HEADER_BYTES, BoundedProtocol, bounded_protocol
 from course_service.startup import StartupError
 
 _GRACE_SECONDS = 10
+_ACCEPTED_AT_ONCE = 64
+"""How many connections the event loop takes in one go: with asyncio's own number, which is that of those that may wait,
+a flood of connections would keep it from everything else."""
 
 # uvicorn logs the traceback of an exception that the application has already reported without its text.
 logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
@@ -29,6 +32,8 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        for listening in sockets or ():
+            listening.listen(BACKLOG)  # which asyncio has made as short as what it takes in one go
         self.decided.set()
 
 
@@ -52,6 +57,7 @@ class HttpServer:
                 app,
                 http=bounded_protocol(max_connections),  # type: ignore[arg-type]  # a class, as any other is
                 ws="none",
+                backlog=_ACCEPTED_AT_ONCE,
                 h11_max_incomplete_event_size=MAX_HEADER_BYTES,
                 timeout_keep_alive=KEEP_ALIVE_SECONDS,
                 lifespan="on",  # with "auto", a lifespan that fails would count as none

@@ -16,7 +16,7 @@ from course_service.errors import DeadlineExceeded, MethodUnknown, RequestMalfor
 from course_service.guard.guard import Guard, forget_frames
 from course_service.guard.steps import Credentials
 from course_service.rpc.threads import CallThreads
-from course_service.rpc.watchdog import Watchdog
+from course_service.rpc.watchdog import LARGE_BYTES, Watchdog
 
 if TYPE_CHECKING:  # these classes take parameters in their type stubs only
     _Handler: TypeAlias = grpc.RpcMethodHandler[Any, Any]
@@ -49,7 +49,7 @@ class GuardInterceptor(grpc.ServerInterceptor):
         handler = continuation(handler_call_details)
         path = handler_call_details.method
         if handler is None:
-            unknown = _Stream(self._guard, UNKNOWN_METHOD, _unknown(path), self._watchdog)
+            unknown = _Stream(self._guard, UNKNOWN_METHOD, _unknown(path), self._watchdog, None)
             self._assign_threads(unknown)
             return grpc.stream_stream_rpc_method_handler(unknown)
         method = path.removeprefix("/").removeprefix(_OWN_SERVICE)
@@ -57,17 +57,15 @@ class GuardInterceptor(grpc.ServerInterceptor):
         if handler.unary_unary is not None:
             unary = _Unary(self._guard, method, handler.unary_unary, self._watchdog, handler.request_deserializer)
             self._assign_threads(unary)
-            return grpc.stream_unary_rpc_method_handler(unary, None, handler.response_serializer)
+            return grpc.stream_unary_rpc_method_handler(unary, None, unary.watched(handler.response_serializer))
         if handler.unary_stream is not None:
             updates = _Updates(self._guard, method, handler.unary_stream, self._watchdog, handler.request_deserializer)
             self._assign_threads(updates)
             return grpc.stream_stream_rpc_method_handler(updates, None, handler.response_serializer)
         if handler.stream_stream is not None:
-            stream = _Stream(self._guard, method, handler.stream_stream, self._watchdog)
+            stream = _Stream(self._guard, method, handler.stream_stream, self._watchdog, handler.request_deserializer)
             self._assign_threads(stream)
-            return grpc.stream_stream_rpc_method_handler(
-                stream, handler.request_deserializer, handler.response_serializer
-            )
+            return grpc.stream_stream_rpc_method_handler(stream, None, handler.response_serializer)
         raise TypeError(f"{method} takes a stream and returns one message, which the guard does not know")
 
     def _assign_threads(self, guarded: _Guarded) -> None:
@@ -82,11 +80,28 @@ class GuardInterceptor(grpc.ServerInterceptor):
 class _Guarded:
     """What calls of all kinds have in common."""
 
-    __slots__ = ("_arrived", "_guard", "_method", "_watchdog", "behavior", "experimental_thread_pool", "is_surplus")
+    __slots__ = (
+        "_arrived",
+        "_decode",
+        "_guard",
+        "_method",
+        "_watchdog",
+        "behavior",
+        "experimental_thread_pool",
+        "is_surplus",
+    )
     experimental_thread_pool: Any
     """What grpcio reads: the threads to work in."""
 
-    def __init__(self, guard: Guard, method: str, behavior: _Behavior, watchdog: Watchdog) -> None:
+    def __init__(
+        self,
+        guard: Guard,
+        method: str,
+        behavior: _Behavior,
+        watchdog: Watchdog,
+        decode: Callable[[bytes], Any] | None,
+    ) -> None:
+        self._decode = decode
         self._guard = guard
         self._method = method
         self.behavior = behavior
@@ -97,6 +112,12 @@ class _Guarded:
     def _call(self, context: grpc.ServicerContext) -> Call:
         deadline = min(deadline_after(context.time_remaining()), self._arrived + most_seconds(self._method))
         return Call("grpc", self._method, arrived=self._arrived, deadline=deadline, is_surplus=self.is_surplus)
+
+    def _decoded(self, message: bytes) -> Any:  # noqa: ANN401  # any message
+        try:
+            return self._decode(message) if self._decode else message
+        except DecodeError:
+            raise RequestMalformed("The request is not a message of the method's type in valid UTF-8.") from None
 
     def _failed(self, call: Call, context: grpc.ServicerContext, exception: BaseException) -> status_pb2.Status:
         """Make the status of a call that has raised; nobody receives it if the caller has left or been cut off.
@@ -114,18 +135,7 @@ class _Guarded:
 class _OneMessage(_Guarded):
     """A call with one message."""
 
-    __slots__ = ("_decode",)
-
-    def __init__(
-        self,
-        guard: Guard,
-        method: str,
-        behavior: _Behavior,
-        watchdog: Watchdog,
-        decode: Callable[[bytes], Any] | None,
-    ) -> None:
-        super().__init__(guard, method, behavior, watchdog)
-        self._decode = decode
+    __slots__ = ()
 
     def _read(self, messages: Iterator[bytes], context: grpc.ServicerContext) -> Any:  # noqa: ANN401  # any message
         """Read the message. Raises `RequestMalformed` if there is none, or two, or it cannot be decoded.
@@ -139,18 +149,27 @@ class _OneMessage(_Guarded):
                 raise RequestMalformed("A unary call has one message; this one has none.")
             if not is_read(self._method) and next(messages, None) is not None:
                 raise RequestMalformed("A unary call has one message; this one has more.")
-        try:
-            return self._decode(message) if self._decode else message
-        except DecodeError:
-            raise RequestMalformed("The request is not a message of the method's type in valid UTF-8.") from None
+        return self._decoded(message)
 
 
 class _Unary(_OneMessage):
     """A unary call on its way through the guard."""
 
-    __slots__ = ()
+    __slots__ = ("_context",)
+
+    def watched(self, serialize: Callable[[Any], bytes] | None) -> Callable[[Any], bytes] | None:
+        """Have the watchdog watch over a response that is large, once it has been serialised."""
+
+        def serialize_and_watch(response: Any) -> bytes:  # noqa: ANN401  # any message
+            data = serialize(response) if serialize else bytes(response)
+            if len(data) >= LARGE_BYTES:
+                self._watchdog.response(self._context, len(data))
+            return data
+
+        return serialize_and_watch
 
     def __call__(self, messages: Iterator[bytes], context: grpc.ServicerContext) -> object:
+        self._context = context
         call = self._call(context)
         with self._guard.observed(call):
             try:
@@ -201,7 +220,7 @@ class _Stream(_Guarded):
         with self._guard.observed(call):
             try:
                 with self._guard.entered(call, _credentials(context)), self._watchdog.stream(context, seconds):
-                    yield from self.behavior(messages, context)
+                    yield from self.behavior(map(self._decoded, messages), context)
             except GeneratorExit:
                 _note_absence(call, context)
                 raise

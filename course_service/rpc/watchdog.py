@@ -16,6 +16,12 @@ _PATIENCE_SECONDS = 0.01
 """How long a thread waits for a message before another takes its place."""
 _MAX_REPLACED = 200
 """How many threads are replaced at once. If more wait, the call that has waited longest is cancelled."""
+LARGE_BYTES = 1 << 16
+"""From what size on a response is watched: what is smaller, callers take in by themselves."""
+READ_SECONDS = 10.0
+"""How long a caller may take to read a large response."""
+MAX_UNREAD_BYTES = 64 << 20
+"""What all large responses that have not been read may hold together. If it is more, those that wait longest go."""
 _PAUSE_SECONDS = 0.01
 _LONG_PAUSE_SECONDS = 0.1
 """How late a call is cancelled at most, if nobody waits for it."""
@@ -40,6 +46,22 @@ class Watchdog:
     def stream(self, context: grpc.ServicerContext, seconds: float) -> Watched:
         """Watch over a stream, or over what is sent on it, that may take some seconds."""
         return Watched(self, context, time.monotonic() + seconds)
+
+    def response(self, context: grpc.ServicerContext, size: int) -> None:
+        """Watch over a large response until its call has ended."""
+        watched = Watched(self, context, time.monotonic() + READ_SECONDS, size=size)
+        self.begin(watched)
+        if not context.add_callback(lambda: self.end(watched)):
+            self.end(watched)
+            return
+        unread = sorted((other for other in tuple(self._others) if other.size), key=lambda other: other.deadline)
+        held = sum(other.size for other in unread)
+        for other in unread:
+            if held <= MAX_UNREAD_BYTES:
+                return
+            held -= other.size
+            self.end(other)
+            other.context.cancel()
 
     def begin(self, watched: Watched) -> None:
         """Begin to watch."""
@@ -92,7 +114,7 @@ class Watchdog:
 class Watched:
     """One call, watched for as long as the context lasts."""
 
-    __slots__ = ("_watchdog", "context", "deadline", "replaced_at", "threads")
+    __slots__ = ("_watchdog", "context", "deadline", "replaced_at", "size", "threads")
 
     def __init__(
         self,
@@ -101,8 +123,11 @@ class Watched:
         deadline: float,
         replaced_at: float = 0.0,
         threads: CallThreads | None = None,
+        *,
+        size: int = 0,
     ) -> None:
         self._watchdog = watchdog
+        self.size = size
         self.context = context
         self.deadline = deadline
         self.replaced_at = replaced_at

@@ -28,6 +28,7 @@ from tests.faults.support.callers import (
 from tests.faults.support.counts import FULL, count
 from tests.faults.support.figures import record
 from tests.faults.support.floods import Sent
+from tests.faults.support.http2 import Connection
 from tests.faults.support.noise import Noise
 from tests.faults.support.nuisances import Nuisance
 from tests.faults.support.service import Service, running
@@ -244,6 +245,42 @@ def test_watchers_who_do_not_read_freeze_health_if_it_is_grpcios_own(url: URL) -
     record("W4", "2 × 50 health watchers who never read hold up nobody", control=f"grpcio's health servicer: {deaf}")
     with pytest.raises(AssertionError):
         health_goes_on(deaf)
+
+
+def taken_by_deaf_readers(url: URL, *, seconds: float, fault: str | None = None) -> float:
+    """Have callers ask for pages of 3 MB, 100 by each face, and read none; returns the most megabytes that it took."""
+    with running(url, fault) as service:
+        for _ in range(100):
+            create_by_grpc(service.grpc_address, description="a" * 30_000)
+        memory = [service.memory_bytes()]
+        with measuring(service, memory), nuisances.deaf_readers(service):
+            wait(seconds)
+        with well_behaved(service):
+            return (max(memory) - memory[0]) / 1e6
+
+
+MOST_MEGABYTES = 500
+UNREAD = "600 MB of responses that nobody reads take little memory"
+
+
+def test_responses_that_nobody_reads_take_little_memory(url: URL) -> None:
+    megabytes = taken_by_deaf_readers(url, seconds=count(2, 20))
+    record("W4", UNREAD, f"memory + {megabytes:.0f} MB")
+    assert megabytes < MOST_MEGABYTES
+
+
+def test_responses_that_nobody_reads_take_much_memory_if_each_may_wait(url: URL) -> None:
+    megabytes = taken_by_deaf_readers(url, seconds=2, fault="patience_with_readers")
+    record("W4", UNREAD, control=f"each may wait as long as its caller likes: memory + {megabytes:.0f} MB")
+    assert megabytes > MOST_MEGABYTES
+
+
+def test_a_peer_that_does_not_react_holds_up_no_stop(url: URL) -> None:
+    with running(url) as service, Connection(service.grpc_address) as connection:
+        connection.read(2)
+        start = time.monotonic()
+        assert service.stop() == 0
+        assert time.monotonic() - start < 4
 
 
 # W5: floods.

@@ -100,10 +100,10 @@ def _milliseconds_since(moment: float) -> float:
     return (time.monotonic() - moment) * 1000
 
 
-def create_by_grpc(address: str, title: str = "Biology") -> str:
+def create_by_grpc(address: str, title: str = "Biology", description: str = "") -> str:
     """Create a course; returns its name."""
     with grpc.insecure_channel(address, options=CHANNEL_OPTIONS) as channel:
-        request = course_pb2.CreateCourseRequest(course=course_pb2.Course(title=title))
+        request = course_pb2.CreateCourseRequest(course=course_pb2.Course(title=title, description=description))
         name: str = course_pb2_grpc.CourseServiceStub(channel).CreateCourse(request, timeout=10).name
         return name
 

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pkgutil import resolve_name
 from typing import Any
 
@@ -272,6 +273,22 @@ def stale_get() -> None:
 def no_migration_lock() -> None:
     """Migrate whatever other migration runs."""
     put("sqlalchemy:func", "pg_try_advisory_lock", lambda _: literal(value=True))
+
+
+@fault
+def no_limit() -> None:
+    """Work on every call that comes, however late its turn is."""
+    put("course_service.guard.guard:Guard", "entered", lambda *_: nullcontext())
+    put("course_service.rpc.interceptor", "_check_deadline", lambda _: None)
+    no_deadlines()
+
+
+@fault
+def patience_with_readers() -> None:
+    """Keep every response for as long as its caller likes."""
+    for module in ("course_service.rpc.watchdog", "course_service.rest.protocol"):
+        put(module, "READ_SECONDS", 1e6)
+        put(module, "MAX_UNREAD_BYTES", 1 << 40)
 
 
 if __name__ == "__main__":

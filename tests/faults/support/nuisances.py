@@ -13,6 +13,7 @@ from course.v1 import course_pb2
 from h2.exceptions import ProtocolError
 
 from tests.faults.support.http2 import SERVICE, Connection, framed
+from tests.faults.support.service import Service
 
 _MESSAGE = framed(course_pb2.GetCourseRequest(name="courses/" + "a" * 200).SerializeToString())
 _HEADERS = b"GET /courses HTTP/1.1\r\nHost: localhost\r\nX-Name: " + b"a" * 200
@@ -157,3 +158,18 @@ def deaf_watchers(address: str, *, watchers: int = 50) -> Iterator[list[Connecti
         for connection in connections:
             connection.read(2)  # the server's settings: it has taken the connection
         yield connections
+
+
+@contextlib.contextmanager
+def deaf_readers(service: Service, *, readers: int = 100, pause: float = 0.06) -> Iterator[None]:
+    """Ask for the largest page again and again by both faces, no faster than it is made, and read none."""
+    request = course_pb2.ListCoursesRequest(page_size=1_000, view=course_pb2.COURSE_VIEW_FULL).SerializeToString()
+    host, _, port = service.http_address.removeprefix("http://").rpartition(":")
+    with contextlib.ExitStack() as stack:
+        by_grpc = stack.enter_context(Connection(service.grpc_address, window=0))
+        for _ in range(readers):
+            by_grpc.send(by_grpc.begin(f"{SERVICE}/ListCourses"), framed(request), end=True)
+            by_http = stack.enter_context(socket.create_connection((host, int(port)), timeout=10))
+            by_http.sendall(b"GET /courses?page_size=1000&view=FULL HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            threading.Event().wait(pause)
+        yield
