@@ -85,14 +85,23 @@ def request_ids() -> list[Case]:
     """What is no UUID, or none of the caller's making."""
     cases: list[Case] = []
     for text in (
-        "1", HEX, UUID[:-1], HEX + "a", UUID + "a", UUID + "0", f"{{{UUID}}}", f"urn:uuid:{UUID}", f"urn:{HEX}", NIL,
-        HEX + "----", "-" + UUID[:8] + UUID[9:], f"{{{HEX[:12]}-{HEX[12:16]}-{HEX[16:]}}}", UUID.replace("-", "_"),
-        UUID[:-2] + "_" + UUID[-1], "+" + UUID[1:], "0x" + UUID[2:], UUID.replace("6", "g"), "null",
+        "1", HEX, UUID[:-1], HEX + "a", UUID + "a", UUID + "0", f"{{{UUID}}}", f"urn:uuid:{UUID}", NIL,
+        UUID.replace("-", "_"), UUID.replace("6", "g"), "null",
     ):  # fmt: skip
         cases += both(f"request_id {text}", "CreateCourse", {"course": T, "request_id": text}, bad("request_id"))
         cases += both(f"request_id {text}", "ArchiveCourse", {"name": SEED, "request_id": text}, bad("request_id"))
-    for text in (" " + UUID[1:], UUID[:-1] + " ", UUID[:-1] + "\u0661", UUID[:-1] + "ａ"):
-        # HTTP's header has no such text, but a body may.
+    return cases
+
+
+def lenient_request_ids() -> list[Case]:
+    """Texts of 36 characters that Python's UUID reads as one, and nothing else does."""
+    cases: list[Case] = []
+    for text in (
+        HEX + "----", "-" + UUID[:8] + UUID[9:], f"{{{HEX[:12]}-{HEX[12:16]}-{HEX[16:]}}}", f"urn:{HEX}",
+        UUID[:-2] + "_" + UUID[-1], "+" + UUID[1:], "0x" + UUID[2:], " " + UUID[1:], UUID[:-1] + " ",
+        UUID[:-1] + "\u0661",
+    ):  # fmt: skip
+        # By HTTP in the body: a header has not all of these.
         cases += both(f"request_id {text!a}", "ArchiveCourse", {"name": SEED, "request_id": text}, bad("request_id"))
     return cases
 
