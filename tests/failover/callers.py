@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import threading
 import time
 import uuid
@@ -65,8 +66,10 @@ class Callers:
         return max(told for memory in self.memories for told in memory.moments if told < moment)
 
     def first_after(self, moment: float) -> float:
-        """Return when every caller had been told of a success after a moment; raises if one has not."""
-        return max(min(told for told in memory.moments if told >= moment) for memory in self.memories)
+        """Return when every caller had been told of a success after a moment; infinity if one has not."""
+        return max(
+            min((told for told in memory.moments if told >= moment), default=math.inf) for memory in self.memories
+        )
 
     def healthy_after(self, moment: float) -> float:
         """Return since when the replica was SERVING whenever it was asked after a moment."""

@@ -291,6 +291,16 @@ def patience_with_readers() -> None:
         put(module, "MAX_UNREAD_BYTES", 1 << 40)
 
 
+@fault
+def any_host() -> None:
+    """Take the first host that accepts a connection, whether it accepts writes or not."""
+
+    def connect_to_any(*arguments: Any, **options: Any) -> object:
+        return connect(*arguments, **{**options, "target_session_attrs": "any"})
+
+    connect = put("psycopg2", "connect", connect_to_any)
+
+
 if __name__ == "__main__":
     FAULTS[os.environ.get("FAULT", "none")]()
     sys.exit(main())
