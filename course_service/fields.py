@@ -81,13 +81,10 @@ def _course_id(text: str) -> str:
 def _request_id(text: str) -> str:
     if not text:
         return text
-    try:
-        number = uuid.UUID(text)
-    except ValueError:
-        number = uuid.UUID(int=0)
-    if number.int == 0 or len(text) != 36:
+    lower = text.lower()  # capitals or not, it is the same id
+    if not re.fullmatch(UUID_PATTERN, lower) or lower == str(uuid.UUID(int=0)):
         raise PydanticCustomError("FIELD_BAD_FORMAT", "Must be a UUID such as {uuid}.", {"uuid": uuid.uuid4()})
-    return str(number)  # capitals or not, it is the same id
+    return lower
 
 
 def _language_code(text: str) -> str:

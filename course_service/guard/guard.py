@@ -17,7 +17,7 @@ from contextlib import AbstractContextManager
 from google.rpc import code_pb2, status_pb2
 
 from course_service.call import Call, begin, end
-from course_service.errors import CourseError, DeadlineExceeded
+from course_service.errors import CourseError, DeadlineExceeded, Overloaded
 from course_service.guard.internal import report
 from course_service.guard.status import to_status
 from course_service.guard.steps import (
@@ -69,13 +69,17 @@ class Guard:
         keeps the gRPC call open until the garbage collector runs.
         """
         error = exception if isinstance(exception, CourseError) else report(exception)
-        status = to_status(error, name_of)
+        status = _OVERLOADED if isinstance(error, Overloaded) else to_status(error, name_of)
         call.code = code_pb2.Code.Name(status.code)
         call.reason = error.reason
         call.error_id = error.metadata.get("errorId", "")
         call.cause = error.cause
         forget_frames(exception)
         return status
+
+
+# Made once: when there is too much to do, this is what is done most often.
+_OVERLOADED = to_status(Overloaded())
 
 
 class _Observed(AbstractContextManager[None]):

@@ -13,13 +13,13 @@ from starlette.convertors import StringConvertor, register_url_convertor
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from course_service.call import UNKNOWN_METHOD, Call
-from course_service.errors import HeadersTooLarge
+from course_service.errors import CourseError
 from course_service.guard.guard import Guard
 from course_service.health import Health
+from course_service.rest.body import check_headers
 from course_service.rest.errors import METHOD, error_response, map_errors
 from course_service.rest.openapi import operation_id, restore_nulls
 from course_service.rest.places import Places
-from course_service.rest.protocol import MAX_HEADER_BYTES
 from course_service.rest.routes import make_routes
 from course_service.store.database import Database
 from course_service.tokens import PageTokens
@@ -96,9 +96,11 @@ class _Guarded:
         inner = {**scope, "method": "GET" if scope["method"] == "HEAD" else scope["method"], METHOD: scope["method"]}
         call = Call(face="http")
         with self._guard.observed(call), contextlib.suppress(Exception):  # which has been reported and responded to
-            if sum(len(name) + len(value) for name, value in scope["headers"]) > MAX_HEADER_BYTES:
-                status = self._guard.failed(call, HeadersTooLarge(MAX_HEADER_BYTES))
-                await error_response(status, {"Connection": "close"})(scope, receive, send)
+            try:
+                check_headers(scope["headers"])
+            except CourseError as error:
+                response = error_response(self._guard.failed(call, error), {"Connection": "close"})
+                await response(scope, receive, send)
                 return
             await self._api(inner, receive, send)
             if call.method == UNKNOWN_METHOD and call.code == "OK":

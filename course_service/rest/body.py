@@ -1,16 +1,25 @@
-"""Reading a request strictly: what would be dropped silently is refused."""
+"""Reading a request strictly: what would be dropped or altered silently is refused."""
 
 import json
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from email.message import Message
 from typing import Any
+from urllib.parse import unquote_to_bytes
 
 import anyio
 from fastapi import Request
 
 from course_service import call
-from course_service.errors import DeadlineExceeded, RequestInvalid, RequestMalformed, RequestTooLarge, Violation
+from course_service.errors import (
+    DeadlineExceeded,
+    HeadersTooLarge,
+    RequestInvalid,
+    RequestMalformed,
+    RequestTooLarge,
+    Violation,
+)
+from course_service.rest.protocol import MAX_HEADER_BYTES
 from course_service.validation import field_name
 
 MAX_BODY_BYTES = 1 << 20
@@ -48,7 +57,14 @@ class StrictRequest(Request):
 
 
 def check_query(request: Request, known: Collection[str], lists: Collection[str]) -> None:
-    """Raise `RequestInvalid` if a query parameter is not known, or is given twice and is no list."""
+    """Raise `RequestInvalid` if a query parameter is not known, or is given twice and is no list.
+
+    And `RequestMalformed` if the query is not in UTF-8, of which starlette would make other text.
+    """
+    try:
+        unquote_to_bytes(request.scope["query_string"]).decode()
+    except UnicodeDecodeError:
+        raise RequestMalformed("The query must be in UTF-8.") from None
     counts = Counter(name for name, _ in request.query_params.multi_items())
     violations = [
         Violation(field_name(name), "FIELD_UNKNOWN", "There is no such query parameter.")
@@ -61,6 +77,20 @@ def check_query(request: Request, known: Collection[str], lists: Collection[str]
     ]
     if violations:
         raise RequestInvalid(violations)
+
+
+def check_headers(headers: Iterable[tuple[bytes, bytes]]) -> None:
+    """Raise `HeadersTooLarge`, and `RequestMalformed` if they say in two ways where the body ends."""
+    size = 0
+    ends = set()
+    for name, value in headers:
+        size += len(name) + len(value)
+        if name in {b"content-length", b"transfer-encoding"}:
+            ends.add(name)
+    if size > MAX_HEADER_BYTES:
+        raise HeadersTooLarge(MAX_HEADER_BYTES)
+    if len(ends) > 1:
+        raise RequestMalformed("A request has Content-Length or Transfer-Encoding, not both.")
 
 
 def body_malformed() -> RequestMalformed:

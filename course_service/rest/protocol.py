@@ -18,6 +18,8 @@ READ_SECONDS = 30.0
 """How long a caller may take to read on when its connection is full."""
 MAX_UNREAD_BYTES = 64 << 20
 """What all responses together may hold that wait for their callers to read on."""
+READ_BYTES = 8 << 10
+"""What is read of a connection before the others have their turn: of tiny chunks, h11 makes as many events."""
 KEEP_ALIVE_SECONDS = 75
 """How long a connection may be idle between two requests."""
 
@@ -43,6 +45,7 @@ class BoundedProtocol(H11Protocol):
         super().connection_made(transport)
         # asyncio does it for sockets that were made as TCP's by number; without it every response is 40 ms late.
         transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        transport.max_size = READ_BYTES  # type: ignore[attr-defined]  # what asyncio reads in one go; it has no name for it
         self._arrival = self._end_after(HEADER_SECONDS)
 
     def data_received(self, data: bytes) -> None:

@@ -71,28 +71,34 @@ def postgresql_engine(url: URL, *, session_settings: bool = True, **options: Any
 
 
 class _Connector:
-    """Connects to the first host that accepts the session, beginning with the one that accepted the last."""
+    """Connects to the first host that accepts the session.
+
+    The one that accepted the last is tried first, and one that does not respond last: a frozen primary must not take
+    the time in which its successor could be found. What time the call has is shared by the hosts that are left.
+    """
 
     def __init__(self, hosts: Sequence[Host], seconds: float) -> None:
-        self._hosts = hosts
+        self._hosts = tuple(hosts)
         self._seconds = seconds
-        self._last = hosts[0]
 
     def __call__(
         self, dialect: Dialect, _: ConnectionPoolEntry, arguments: Sequence[Any], options: Mapping[str, Any]
     ) -> DBAPIConnection:
         """Connect. A host that does not respond takes `seconds` at most."""
-        last = self._last
         failures: list[psycopg2.OperationalError] = []
-        for host in sorted(self._hosts, key=lambda host: host is not last):
+        hosts = self._hosts
+        for index, host in enumerate(hosts):
             address = {name: value for name, value in {"host": host.name, "port": host.port}.items() if value}
             try:
-                with connecting(self._seconds):
+                with connecting(min(self._seconds, call.remaining() / (len(hosts) - index))):
                     connection = dialect.connect(*arguments, **options, **address)
+            except NoResponse as error:
+                failures.append(error)
+                self._hosts = (*(other for other in self._hosts if other is not host), host)
             except psycopg2.OperationalError as error:
                 failures.append(error)
             else:
-                self._last = host
+                self._hosts = (host, *(other for other in self._hosts if other is not host))
                 return connection
         if len(failures) > 1 and any(READ_ONLY.search(str(failure)) for failure in failures):
             raise NoHostAcceptsWrites
