@@ -90,12 +90,7 @@ def request_ids() -> list[Case]:
     ):  # fmt: skip
         cases += both(f"request_id {text}", "CreateCourse", {"course": T, "request_id": text}, bad("request_id"))
         cases += both(f"request_id {text}", "ArchiveCourse", {"name": SEED, "request_id": text}, bad("request_id"))
-    return cases
-
-
-def lenient_request_ids() -> list[Case]:
-    """Texts of 36 characters that Python's UUID reads as one, and nothing else does."""
-    cases: list[Case] = []
+    # Of 36 characters: Python's own UUID reads these, some as other ids than they look like.
     for text in (
         HEX + "----", "-" + UUID[:8] + UUID[9:], f"{{{HEX[:12]}-{HEX[12:16]}-{HEX[16:]}}}", f"urn:{HEX}",
         UUID[:-2] + "_" + UUID[-1], "+" + UUID[1:], "0x" + UUID[2:], " " + UUID[1:], UUID[:-1] + " ",

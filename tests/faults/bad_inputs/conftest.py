@@ -20,7 +20,7 @@ def tally() -> Iterator[Tally]:
 
 @pytest.fixture(scope="module")
 def _world(_service: Service, database_url: URL, tally: Tally) -> Iterator[World]:
-    engine = create_engine(database_url)
+    engine = create_engine(database_url, isolation_level="AUTOCOMMIT")
     found = World(_service, engine, tally)
     found.seed()
     yield found

@@ -229,18 +229,18 @@ def test_a_request_that_is_no_http_is_refused_and_its_connection_ended(world: Wo
     world.check("http", send, Outcome("", status), f"HTTP/1.1: {name}")
 
 
-def test_a_body_with_two_ends_is_refused_and_its_connection_ended(world: World) -> None:
+def test_a_body_with_two_ends_is_refused_and_what_follows_is_no_request(world: World) -> None:
+    """Whoever passed it on may have seen the other end, and taken what follows for a part of it."""
     smuggled = b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
     both = request(b"Content-Length: 5", TE, body=CHUNKED).replace(b"Connection: close\r\n", b"")
-    (only,) = statuses(world, both + smuggled)
-    assert only in {400, 422}
+    assert statuses(world, both + smuggled) == [422]
 
 
 @pytest.mark.parametrize("text", ["%ff", "%ed%a0%80", "%c0%80", "%e2%82"])
 def test_a_query_that_is_not_utf_8_is_refused_and_not_altered(world: World, text: str) -> None:
-    target = f"/courses?filter=title%20=%20{text}".encode()
-    outcome = http_outcome(world.service.http.get("/", extensions={"target": target}))
-    assert outcome.code == "INVALID_ARGUMENT"
+    options = {"target": f"/courses?filter=title%20=%20{text}".encode()}
+    send = partial(world.service.http.get, "/", extensions=options)
+    world.check("http", lambda: http_outcome(send()), MALFORMED, f"query: {text}")
 
 
 GRPC_PORT = {

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.faults.bad_inputs.cases import CASES, CHANGES, HEX, UUID, Case, T, bad, lenient_request_ids
+from tests.faults.bad_inputs.cases import CASES, CHANGES, HEX, UUID, Case, T, bad
 from tests.faults.bad_inputs.faces import FACES, NO_ROUTE, OK, REDIRECT, Fields, Outcome, invalid, refused
 from tests.faults.bad_inputs.world import DELETED, SEED, World
 
@@ -14,15 +14,6 @@ from tests.faults.bad_inputs.world import DELETED, SEED, World
 def test_a_bad_value_ends_as_the_table_says(world: World, case: Case) -> None:
     fields = case.request(world) if callable(case.request) else case.request
     world.call(case.face, case.method, fields, case.expected, f"{case.method}, {case.name}")
-
-
-LENIENT = lenient_request_ids()
-
-
-@pytest.mark.parametrize("case", LENIENT, ids=[f"{case.name}, {case.face}" for case in LENIENT])
-def test_a_request_id_that_only_python_reads_is_refused(world: World, case: Case) -> None:
-    assert not callable(case.request)
-    world.call(case.face, case.method, case.request, case.expected, case.name)
 
 
 # Names that no course can have, and how a path of HTTP with each ends where it is no path of a course.
