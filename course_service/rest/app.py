@@ -53,6 +53,7 @@ def make_api(database: Database, tokens: PageTokens, health: Health, guard: Guar
         version="1",
         description="Owns the courses of the education platform. The same as gRPC's course.v1.CourseService.",
         redoc_url=None,
+        redirect_slashes=False,  # a path with one more slash is another path
         lifespan=lifespan,
         generate_unique_id_function=operation_id,
     )

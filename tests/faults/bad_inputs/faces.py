@@ -54,8 +54,6 @@ NOT_FOUND = refused("NOT_FOUND", 404, "COURSE_NOT_FOUND")
 NO_ROUTE = refused("NOT_FOUND", 404, "ROUTE_NOT_FOUND")
 MISMATCH = refused("ABORTED", 412, "ETAG_MISMATCH")
 TOO_LARGE = refused("RESOURCE_EXHAUSTED", 413, "REQUEST_TOO_LARGE")
-REDIRECT = Outcome("", 307, "")
-"""Where a path ends with a slash."""
 
 
 def by_grpc(service: Service, method: str, fields: Fields) -> Outcome:
