@@ -1,7 +1,7 @@
 """How Alembic reaches the database: the one of COURSE_DATABASE_URL, one migration at a time.
 
 Replicas may start together. On PostgreSQL a session advisory lock lets one of them migrate while the others wait; on
-SQLite a lock on the file's folder does. A migration that waits longer than 2 s for traffic is rolled back and tried
+SQLite a lock on the file's folder does. A migration that waits longer than 1 s for traffic is rolled back and tried
 again, because everything that comes after it would wait behind it.
 """
 
@@ -69,7 +69,7 @@ def turn(connection: Connection, deadline: float) -> Iterator[None]:
         _pause(deadline)
     # Migrations may work long on a large table, but must not wait long for a lock.
     connection.execute(text("SET statement_timeout = 0"))
-    connection.execute(text("SET lock_timeout = '2s'"))
+    connection.execute(text("SET lock_timeout = '1s'"))
     connection.execute(text("SET idle_in_transaction_session_timeout = 0"))
     connection.commit()
     yield

@@ -218,6 +218,21 @@ def test_a_watcher_is_sent_each_change_once_and_its_call_ends_with_the_watches(o
         assert grpc_code(lambda: next(watch)) is grpc.StatusCode.CANCELLED
 
 
+def test_a_watcher_that_came_while_the_last_look_was_too_old_learns_of_the_next_one(own: Database) -> None:
+    with served(own) as (health, _, address, _), grpc.insecure_channel(address) as channel:
+        look(health)
+        health._looked_at -= 2 * health_module.MAX_AGE_SECONDS  # as after a pause of the process
+        watch = channel.unary_stream(
+            "/grpc.health.v1.Health/Watch",
+            health_pb2.HealthCheckRequest.SerializeToString,
+            health_pb2.HealthCheckResponse.FromString,
+        )(health_pb2.HealthCheckRequest(), timeout=20)
+        assert next(watch).status == NOT_SERVING
+        health.look()  # and nobody has reported a change
+        assert next(watch).status == SERVING
+        watch.cancel()
+
+
 def grpc_code(call: Callable[[], object]) -> object:
     with pytest.raises(grpc.RpcError) as caught:
         call()

@@ -21,6 +21,7 @@ from course_service.rest import protocol
 from course_service.rest.app import make_app
 from course_service.rest.places import Places
 from course_service.rest.server import HttpServer
+from course_service.rpc import watchdog
 from course_service.rpc.health import HealthServicer
 from course_service.rpc.server import make_server
 from course_service.rpc.threads import CallThreads
@@ -162,6 +163,7 @@ def test_a_call_that_has_waited_longer_than_it_has_time_left_is_given_up(
 
 
 def test_silent_calls_hold_nobody_up_and_their_threads_come_back(small: Small) -> None:
+    small.threads._max_waiting = 100
     before = threading.active_count()
     done = threading.Event()
 
@@ -174,9 +176,8 @@ def test_silent_calls_hold_nobody_up_and_their_threads_come_back(small: Small) -
     )
     calls = [silent.future(nothing()) for _ in range(THREADS + WAITING)]
     start = time.monotonic()
-    assert grpc_failure(small.get).reason in {"COURSE_NOT_FOUND", "OVERLOADED"}
-    while grpc_failure(small.get).reason != "COURSE_NOT_FOUND":
-        assert time.monotonic() - start < 2
+    assert grpc_failure(small.get).reason == "COURSE_NOT_FOUND"
+    assert time.monotonic() - start < 2
     assert not any(call.done() for call in calls)
     for call in calls:
         call.cancel()
@@ -187,6 +188,33 @@ def test_silent_calls_hold_nobody_up_and_their_threads_come_back(small: Small) -
         assert time.monotonic() < deadline
         grpc_failure(small.get)
     until(lambda: threading.active_count() <= before)
+
+
+def test_no_more_threads_are_replaced_than_may_and_the_longest_silent_call_makes_room(
+    small: Small, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watchdog, "_MAX_REPLACED", 3)
+    small.threads._max_waiting = 100
+    done = threading.Event()
+
+    def nothing() -> Iterator[bytes]:
+        done.wait()
+        yield from ()
+
+    silent: grpc.StreamUnaryMultiCallable[bytes, bytes] = small.channel.stream_unary(
+        "/course.v1.CourseService/CreateCourse"
+    )
+    calls = [silent.future(nothing(), timeout=20) for _ in range(12)]
+    most = 0
+    while sum(call.done() for call in calls) < 12 - THREADS - 3:
+        most = max(most, len(small.threads._workers))
+        threading.Event().wait(0.002)
+    assert THREADS < most <= THREADS + 3 + 1  # one that was cancelled is perhaps on its way back
+    assert {call.code() for call in calls if call.done()} == {grpc.StatusCode.CANCELLED}
+    for call in calls:
+        call.cancel()
+    done.set()
+    assert grpc_failure(small.get).reason == "COURSE_NOT_FOUND"
 
 
 def test_a_message_that_comes_late_is_worked_on(small: Small) -> None:
@@ -272,6 +300,18 @@ def test_a_body_that_goes_on_after_its_response_ends_the_connection(
     with connected(small, head) as connection:
         assert connection.recv(1000).startswith(b"HTTP/1.1 504 ")
         assert is_ended(connection)
+
+
+def test_garbage_after_a_response_ends_the_connection_and_nothing_else(
+    small: Small, caplog: pytest.LogCaptureFixture
+) -> None:
+    head = b"GET /livez HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+    with connected(small, head) as connection:
+        read_until(connection, b"alive")
+        connection.sendall(b"zzz\r\n")
+        assert is_ended(connection)
+    assert small.http.get("/livez").status_code == 200
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
 def test_a_caller_that_does_not_read_loses_its_connection(small: Small, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -133,6 +133,7 @@ class _Servers:
         grpc_stopped = self._grpc.stop(_GRACE_SECONDS)
         if self._http:
             self._http.stop()
+        grpc_stopped.wait(_FLUSH_SECONDS)  # the last calls may still be on their way to a thread
         self._threads.close(_GRACE_SECONDS)
         if not grpc_stopped.wait(_FLUSH_SECONDS):
             self._grpc.stop(None).wait()  # only peers that no longer react keep it open

@@ -50,7 +50,8 @@ def in_time(call: Call) -> AbstractContextManager[None]:
     works on each until its last moment finishes none.
     """
     now = time.monotonic()
-    if call.is_surplus or now - call.arrived > call.deadline - now > 0:
+    is_late = now - call.arrived > call.deadline - now > 0
+    if call.is_surplus or (is_late and not call.is_about_service):
         raise Overloaded
     return _NOTHING
 

@@ -56,6 +56,13 @@ class BoundedProtocol(H11Protocol):
         elif not self._is_past_response():
             self._forget_arrival()
 
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what is no HTTP, unless a response has begun: then all that is left is to end the connection."""
+        if self.conn.our_state in {h11.IDLE, h11.SEND_RESPONSE}:
+            super().send_400_response(msg)
+        else:
+            self.transport.abort()
+
     def on_response_complete(self) -> None:
         """Go on with the next request, or wait for the rest of this one."""
         super().on_response_complete()

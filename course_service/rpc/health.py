@@ -13,6 +13,7 @@ from course.v1 import course_pb2
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from course_service.errors import ServiceUnknown
+from course_service.guard.internal import report
 from course_service.health import Health
 from course_service.rpc.threads import CallThreads
 from course_service.rpc.watchdog import Watchdog
@@ -125,10 +126,11 @@ class HealthServicer(health_pb2_grpc.HealthServicer):
         known = self._health.is_ready
         while True:
             with self._health.changed:
-                self._health.changed.wait_for(lambda: self._health.is_ready is not known)  # noqa: B023  # used before it changes
+                # Not for ever: it also changes with time, and may have changed back before anybody noticed.
+                self._health.changed.wait_for(lambda: self._health.is_ready is not known, timeout=1.0)  # noqa: B023  # used before it changes
                 known = self._health.is_ready
             with self._lock:
-                watchers = list(self._watchers)
+                watchers = [each for each in self._watchers if each.sent != self._status_of(each.service)]
             for watcher in watchers:
                 self._post(watcher)
 
@@ -148,8 +150,14 @@ class HealthServicer(health_pb2_grpc.HealthServicer):
                     watcher.is_busy = False
                     return
                 watcher.sent = status
-            with self._watchdog.stream(watcher.context, _SEND_SECONDS):
-                watcher.send(health_pb2.HealthCheckResponse(status=status))
+            try:
+                with self._watchdog.stream(watcher.context, _SEND_SECONDS):
+                    watcher.send(health_pb2.HealthCheckResponse(status=status))
+            except Exception as exception:
+                report(exception)
+                self._forget(watcher)
+                watcher.context.cancel()
+                return
 
 
 class _OnThreads:

@@ -110,8 +110,11 @@ class _Guarded:
         self.is_surplus = False
 
     def _call(self, context: grpc.ServicerContext) -> Call:
-        deadline = min(deadline_after(context.time_remaining()), self._arrived + most_seconds(self._method))
+        deadline = min(deadline_after(context.time_remaining()), self._arrived + self._most_seconds())
         return Call("grpc", self._method, arrived=self._arrived, deadline=deadline, is_surplus=self.is_surplus)
+
+    def _most_seconds(self) -> float:
+        return most_seconds(self._method)
 
     def _decoded(self, message: bytes) -> Any:  # noqa: ANN401  # any message
         try:
@@ -146,6 +149,8 @@ class _OneMessage(_Guarded):
         with self._watchdog.message(context, self._arrived, self.experimental_thread_pool):
             message = next(messages, None)
             if message is None:
+                if not context.is_active():  # the watchdog has ended it
+                    raise grpc.RpcError
                 raise RequestMalformed("A unary call has one message; this one has none.")
             if not is_read(self._method) and next(messages, None) is not None:
                 raise RequestMalformed("A unary call has one message; this one has more.")
@@ -213,9 +218,12 @@ class _Stream(_Guarded):
 
     __slots__ = ()
 
+    def _most_seconds(self) -> float:
+        return STREAM_SECONDS
+
     def __call__(self, messages: Iterator[Any], context: grpc.ServicerContext) -> Iterator[Any]:
         call = self._call(context)
-        seconds = min(STREAM_SECONDS, context.time_remaining())
+        seconds = call.deadline - time.monotonic()
         status = None
         with self._guard.observed(call):
             try:

@@ -20,6 +20,8 @@ MAX_METADATA_BYTES = 16 << 10
 MAX_STREAMS = 100
 """How many calls a connection may have at once."""
 
+MAX_PROBES = 200
+"""How many connections the health server takes at once."""
 DEFAULT_MAX_CONNECTIONS = 2_000
 DEFAULT_MAX_CONNECTION_AGE_SECONDS = 300.0
 
@@ -69,7 +71,8 @@ def make_server(
 
 def make_health_server(address: str, health: HealthServicer, guard: Guard) -> tuple[grpc.Server, int]:
     """Make a server that has the health of the process and nothing else, for probes. Raises `PortTaken`."""
-    server = _server(guard, CallThreads(1, name="grpc-probes"))
+    most = ("grpc.max_allowed_incoming_connections", MAX_PROBES)
+    server = _server(guard, CallThreads(1, name="grpc-probes"), most)
     health.add_to(server)
     return server, _listen(server, address, "COURSE_HEALTH_ADDRESS")
 

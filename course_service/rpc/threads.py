@@ -45,11 +45,11 @@ class CallThreads(ThreadPoolExecutor):
         return self._tasks.qsize() >= self._max_waiting
 
     def replace(self) -> None:
-        """Add a thread, in place of one that waits."""
+        """Add a thread, in place of one that waits. Raises RuntimeError if the machine has no more."""
         worker = threading.Thread(target=self._work, name=self._name, daemon=True)
         with self._lock:
+            worker.start()
             self._workers.add(worker)
-        worker.start()
 
     def retire(self) -> None:
         """Have one thread end after its task, because one that was replaced is back."""

@@ -8,6 +8,7 @@ import time
 import grpc
 
 from course_service import call
+from course_service.guard.internal import report
 from course_service.rpc.threads import CallThreads
 
 LEAST_SECONDS = 0.05
@@ -15,7 +16,7 @@ LEAST_SECONDS = 0.05
 _PATIENCE_SECONDS = 0.01
 """How long a thread waits for a message before another takes its place."""
 _MAX_REPLACED = 200
-"""How many threads are replaced at once. If more wait, the call that has waited longest is cancelled."""
+"""How many threads are replaced at once. For one more, the call that has waited longest is cancelled first."""
 LARGE_BYTES = 1 << 16
 """From what size on a response is watched: what is smaller, callers take in by themselves."""
 READ_SECONDS = 10.0
@@ -61,7 +62,7 @@ class Watchdog:
                 return
             held -= other.size
             self.end(other)
-            other.context.cancel()
+            other.cancel()
 
     def begin(self, watched: Watched) -> None:
         """Begin to watch."""
@@ -82,46 +83,59 @@ class Watchdog:
         while True:
             self._begun.wait(_LONG_PAUSE_SECONDS if self._others else None)
             self._begun.clear()
-            self._look()
+            self._look_safely()
             while self._waiting:
                 time.sleep(_PAUSE_SECONDS)
-                self._look()
+                self._look_safely()
+
+    def _look_safely(self) -> None:
+        try:
+            self._look()
+        except Exception as exception:  # or nobody would be watched any more
+            report(exception)
 
     def _look(self) -> None:
         now = time.monotonic()
         for watched in tuple(self._others):
             if watched.deadline <= now:
-                watched.context.cancel()
+                watched.cancel()
         for watched in tuple(self._waiting):
             if watched.deadline <= now:
-                watched.context.cancel()
-            elif watched.threads and watched.replaced_at <= now:
+                watched.cancel()
+            elif watched.threads and watched.replace_at <= now:
                 self._replace(watched, watched.threads)
 
     def _replace(self, watched: Watched, threads: CallThreads) -> None:
+        """Put another thread in the place of one that waits, or try again at the next look."""
+        replaced = [other for other in tuple(self._others) if other.threads]
+        if len(replaced) >= _MAX_REPLACED:
+            remaining = [other for other in replaced if not other.is_cancelled]
+            if remaining:
+                min(remaining, key=lambda other: other.deadline).cancel()
+            return
+        try:
+            threads.replace()
+        except RuntimeError:  # the machine has no more threads
+            return
         self._others.add(watched)
         try:
             self._waiting.remove(watched)
         except KeyError:  # its message has just arrived
             self._others.discard(watched)
-            return
-        threads.replace()
-        replaced = [other for other in tuple(self._others) if other.threads]
-        if len(replaced) > _MAX_REPLACED:
-            min(replaced, key=lambda other: other.deadline).context.cancel()
+            threads.retire()
 
 
 class Watched:
     """One call, watched for as long as the context lasts."""
 
-    __slots__ = ("_watchdog", "context", "deadline", "replaced_at", "size", "threads")
+    __slots__ = ("_watchdog", "context", "deadline", "is_cancelled", "replace_at", "size", "threads")
 
     def __init__(
         self,
         watchdog: Watchdog,
         context: grpc.ServicerContext,
         deadline: float,
-        replaced_at: float = 0.0,
+        replace_at: float = 0.0,
         threads: CallThreads | None = None,
         *,
         size: int = 0,
@@ -130,8 +144,14 @@ class Watched:
         self.size = size
         self.context = context
         self.deadline = deadline
-        self.replaced_at = replaced_at
+        self.replace_at = replace_at
         self.threads = threads
+        self.is_cancelled = False
+
+    def cancel(self) -> None:
+        """End the call."""
+        self.is_cancelled = True
+        self.context.cancel()
 
     def __enter__(self) -> None:
         """Begin."""

@@ -27,6 +27,9 @@ SESSION_SETTINGS = {
 CONNECT_SECONDS = 2
 """How long a host may take to accept a connection."""
 
+_FAIR_SECONDS = 0.25
+"""How long a host must have had to accept a connection before it counts as one that does not respond."""
+
 LOCK_TIMEOUT_MS = 5_000
 """How long a statement waits for the lock of an SQLite file at most."""
 _STEPS_BETWEEN_LOOKS = 10_000
@@ -88,13 +91,15 @@ class _Connector:
         failures: list[psycopg2.OperationalError] = []
         hosts = self._hosts
         for index, host in enumerate(hosts):
+            seconds = min(self._seconds, call.remaining() / (len(hosts) - index))
             address = {name: value for name, value in {"host": host.name, "port": host.port}.items() if value}
             try:
-                with connecting(min(self._seconds, call.remaining() / (len(hosts) - index))):
+                with connecting(seconds):
                     connection = dialect.connect(*arguments, **options, **address)
             except NoResponse as error:
                 failures.append(error)
-                self._hosts = (*(other for other in self._hosts if other is not host), host)
+                if seconds >= _FAIR_SECONDS:
+                    self._hosts = (*(other for other in self._hosts if other is not host), host)
             except psycopg2.OperationalError as error:
                 failures.append(error)
             else:
@@ -117,7 +122,14 @@ def sqlite_engine(url: URL, *, create: bool = False, **options: Any) -> Engine: 
     def prepare(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:
         connection.isolation_level = None  # the driver begins nothing by itself
         cursor = connection.cursor()
-        for pragma in (f"busy_timeout={LOCK_TIMEOUT_MS}", "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+        wait = max(0, min(LOCK_TIMEOUT_MS, int(call.remaining() * 1000)))
+        for pragma in (
+            f"busy_timeout={wait}",  # of this call; the next one may have more time
+            "journal_mode=WAL",
+            "synchronous=FULL",
+            "foreign_keys=ON",
+            f"busy_timeout={LOCK_TIMEOUT_MS}",
+        ):
             cursor.execute(f"PRAGMA {pragma}")
         cursor.close()
         # Ends a statement that runs when its call's deadline passes; called about once per millisecond of work.

@@ -34,7 +34,11 @@ def connecting(seconds: float) -> Iterator[None]:
 
 
 def wait(connection: psycopg2.extensions.connection) -> None:
-    """Wait until the server has responded. Raises `NoResponse`, which has psycopg2 close the connection."""
+    """Wait until the server has responded, outside of a call for ever.
+
+    Raises `NoResponse`, which has psycopg2 close the connection. Not bounded is how long the system takes to look up
+    the name of a host: psycopg2 does that before it waits.
+    """
     while (state := connection.poll()) != POLL_OK:
         seconds = _connect_deadline.get() - time.monotonic()
         if call.is_working():
@@ -42,7 +46,7 @@ def wait(connection: psycopg2.extensions.connection) -> None:
         poll = select.poll()  # not select(), which takes no file number over 1,023
         poll.register(connection.fileno(), select.POLLIN if state == POLL_READ else select.POLLOUT)
         milliseconds = None if seconds == float("inf") else max(0.0, seconds * 1000)
-        if not poll.poll(milliseconds) and milliseconds is not None:
+        if seconds <= 0 or not poll.poll(milliseconds):
             raise NoResponse("no response in time")
 
 
