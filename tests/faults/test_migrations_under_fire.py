@@ -33,7 +33,7 @@ from tests.support.processes import environment_of
 _AT_ONCE = 5
 _HELD_SECONDS = 10.0
 _BLOCKED_SECONDS = 2.5
-"""The longest that a migration may keep a call waiting: its lock_timeout of 2 s, and some."""
+"""The longest that a migration may keep a call waiting: its lock_timeout of 1 s, and some."""
 
 # A migration that is yet to be written: it changes the table of all traffic.
 _NEXT = f"""
