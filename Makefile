@@ -49,7 +49,7 @@ test: $(READY)  ## run the tests, on SQLite and on a PostgreSQL from a wheel
 	@$(BIN)/pytest
 
 test-faults: $(READY)  ## make faults and hold the service against them: about 8 minutes; FULL=1: full counts, hours
-	@FULL=$(FULL) $(BIN)/pytest tests/faults
+	@FULL=$(FULL) $(BIN)/pytest tests/faults $(AGAIN)
 
 test-failover: $(READY)  ## three PostgreSQLs under Patroni, where it is installed: kill, switch over and freeze the primary
 	@$(BIN)/pytest tests/failover

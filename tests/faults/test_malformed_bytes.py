@@ -200,7 +200,7 @@ def url(tmp_path: Path) -> URL:
 
 def test_malformed_messages_get_clean_statuses(url: URL) -> None:
     with running(url) as service:
-        seen = by_grpc(service, count(1_000, 10_000))
+        seen = by_grpc(service, count(400, 10_000))
     record("W1", f"malformed messages to {len(MESSAGES)} gRPC methods get clean statuses", str(seen))
     nothing_but_clean_statuses(seen)
     service_is_as_it_was(seen)
@@ -208,7 +208,7 @@ def test_malformed_messages_get_clean_statuses(url: URL) -> None:
 
 def test_malformed_bodies_get_clean_statuses(url: URL) -> None:
     with running(url) as service:
-        seen = by_http(service, count(200, 2_000))
+        seen = by_http(service, count(150, 2_000))
     record("W1", f"malformed bodies and paths to {len(BODIES)} HTTP routes get clean statuses", str(seen))
     nothing_but_clean_statuses(seen)
     service_is_as_it_was(seen)
