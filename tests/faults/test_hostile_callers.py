@@ -288,7 +288,7 @@ def test_a_peer_that_does_not_react_holds_up_no_stop(url: URL) -> None:
 SLOWEST = count(1_000, 250)
 """Milliseconds that a well-behaved call may take meanwhile: more in CI, which shares its processors."""
 IN_CORE = {"PRIORITY": count(3_000, 250), "WINDOW_UPDATE": count(3_000, 250)}
-"""The same for floods of frames that never leave grpc's core. On two cores 1.2 s were seen, which nothing here can help."""
+"""The same for floods of frames that never leave grpc's core; on two cores 1.2 s were seen."""
 
 FLOODS = {
     "gRPC": (
