@@ -104,7 +104,9 @@ def create_by_grpc(address: str, title: str = "Biology", description: str = "") 
     """Create a course; returns its name."""
     with grpc.insecure_channel(address, options=CHANNEL_OPTIONS) as channel:
         request = course_pb2.CreateCourseRequest(course=course_pb2.Course(title=title, description=description))
-        name: str = course_pb2_grpc.CourseServiceStub(channel).CreateCourse(request, timeout=10).name
+        name: str = (
+            course_pb2_grpc.CourseServiceStub(channel).CreateCourse(request, timeout=10, wait_for_ready=True).name
+        )
         return name
 
 
