@@ -105,7 +105,7 @@ def is_read(method: str) -> bool:
 
 def most_seconds(method: str) -> float:
     """Return the longest that a call of a method may take."""
-    return READ_SECONDS if is_read(method) else MAX_SECONDS
+    return READ_SECONDS if method in _READS else MAX_SECONDS
 
 
 def deadline_after(seconds: float) -> float:

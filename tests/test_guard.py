@@ -212,7 +212,7 @@ def test_what_an_inner_interceptor_returns_is_not_kept(database: Database) -> No
             return grpc.unary_unary_rpc_method_handler(refuse)
 
     threads = CallThreads(2)
-    server = grpc.server(threads, interceptors=[GuardInterceptor(Guard(), threads), Password()])
+    server = grpc.server(threads, interceptors=[GuardInterceptor(Guard()), Password()])
 
     def reply(_: bytes, __: grpc.ServicerContext) -> bytes:
         return b"secret"

@@ -10,7 +10,7 @@ from course_service.call import ANONYMOUS, Call
 from course_service.errors import Overloaded
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Credentials:
     """What a caller has shown of itself."""
 

@@ -11,11 +11,11 @@ from google.protobuf.message import DecodeError
 from google.rpc import code_pb2, status_pb2
 from grpc_status import rpc_status
 
-from course_service.call import STREAM_SECONDS, UNKNOWN_METHOD, Call, deadline_after, is_read, most_seconds
+from course_service.call import STREAM_SECONDS, UNKNOWN_METHOD, Call, is_read, most_seconds
 from course_service.errors import DeadlineExceeded, MethodUnknown, RequestMalformed
 from course_service.guard.guard import Guard, forget_frames
 from course_service.guard.steps import Credentials
-from course_service.rpc.threads import CallThreads
+from course_service.rpc.threads import CallThreads, Worker
 from course_service.rpc.watchdog import LARGE_BYTES, Watchdog
 
 if TYPE_CHECKING:  # these classes take parameters in their type stubs only
@@ -30,68 +30,51 @@ class GuardInterceptor(grpc.ServerInterceptor):
 
     grpcio itself would respond with the text of an exception, and to an undecodable message with INTERNAL.
 
-    `threads` are those that the server works in. A call that comes when too many wait for them is refused by a
-    thread that does nothing else: theirs may all be held up.
+    Every call has to be worked on in `CallThreads`.
     """
 
-    def __init__(self, guard: Guard, threads: CallThreads) -> None:
+    def __init__(self, guard: Guard) -> None:
         self._guard = guard
-        self._threads = threads
-        self._refusing = CallThreads(1, name="refuse")
         self._watchdog = Watchdog()
+        self._guarded: dict[str, tuple[_Handler, _Handler]] = {}
+        """By path: a handler, and what is in its place."""
 
     def intercept_service(
         self,
         continuation: Callable[[grpc.HandlerCallDetails], _Handler | None],
         handler_call_details: grpc.HandlerCallDetails,
-    ) -> _Handler | None:
-        """Wrap the handler of a call. Made anew for each: what is behind may give each call another handler."""
+    ) -> _Handler:
+        """Put a guarded handler in the place of a call's handler."""
         handler = continuation(handler_call_details)
         path = handler_call_details.method
         if handler is None:
-            unknown = _Stream(self._guard, UNKNOWN_METHOD, _unknown(path), self._watchdog, None)
-            self._assign_threads(unknown)
+            unknown = _Stream(self._guard, UNKNOWN_METHOD, _unknown(path), self._watchdog, STREAM_SECONDS)
             return grpc.stream_stream_rpc_method_handler(unknown)
+        last, guarded = self._guarded.get(path, (None, None))
+        if guarded is None or last is not handler:  # what is behind may give each call another one
+            guarded = self._in_place_of(handler, path)
+            self._guarded[path] = handler, guarded
+        return guarded
+
+    def _in_place_of(self, handler: _Handler, path: str) -> _Handler:
         method = path.removeprefix("/").removeprefix(_OWN_SERVICE)
+        seconds = most_seconds(method)
+        decode, encode = handler.request_deserializer, handler.response_serializer
         # A single message comes as a stream too, so that the guard decides when to read, and how long to wait.
         if handler.unary_unary is not None:
-            unary = _Unary(self._guard, method, handler.unary_unary, self._watchdog, handler.request_deserializer)
-            self._assign_threads(unary)
-            return grpc.stream_unary_rpc_method_handler(unary, None, unary.watched(handler.response_serializer))
+            unary = _Unary(self._guard, method, handler.unary_unary, self._watchdog, seconds, decode, encode)
+            return grpc.stream_unary_rpc_method_handler(unary)
         if handler.unary_stream is not None:
-            updates = _Updates(self._guard, method, handler.unary_stream, self._watchdog, handler.request_deserializer)
-            self._assign_threads(updates)
-            return grpc.stream_stream_rpc_method_handler(updates, None, handler.response_serializer)
+            updates = _Updates(self._guard, method, handler.unary_stream, self._watchdog, seconds, decode)
+            return grpc.stream_stream_rpc_method_handler(updates, None, encode)
         if handler.stream_stream is not None:
-            stream = _Stream(self._guard, method, handler.stream_stream, self._watchdog, handler.request_deserializer)
-            self._assign_threads(stream)
-            return grpc.stream_stream_rpc_method_handler(stream, None, handler.response_serializer)
+            stream = _Stream(self._guard, method, handler.stream_stream, self._watchdog, STREAM_SECONDS, decode)
+            return grpc.stream_stream_rpc_method_handler(stream, None, encode)
         raise TypeError(f"{method} takes a stream and returns one message, which the guard does not know")
-
-    def _assign_threads(self, guarded: _Guarded) -> None:
-        """Choose the threads of a call: its method's own if it has some, or everybody's unless too many wait."""
-        own: CallThreads | None = getattr(guarded.behavior, "experimental_thread_pool", None)
-        if own is None and self._threads.is_full():
-            guarded.is_surplus = True
-            own = self._refusing
-        guarded.experimental_thread_pool = own or self._threads
 
 
 class _Guarded:
-    """What calls of all kinds have in common."""
-
-    __slots__ = (
-        "_arrived",
-        "_decode",
-        "_guard",
-        "_method",
-        "_watchdog",
-        "behavior",
-        "experimental_thread_pool",
-        "is_surplus",
-    )
-    experimental_thread_pool: Any
-    """What grpcio reads: the threads to work in."""
+    """The calls of one method, and what those of all kinds have in common."""
 
     def __init__(
         self,
@@ -99,22 +82,24 @@ class _Guarded:
         method: str,
         behavior: _Behavior,
         watchdog: Watchdog,
-        decode: Callable[[bytes], Any] | None,
+        seconds: float,
+        decode: Callable[[bytes], Any] | None = None,
+        encode: Callable[[Any], bytes] | None = None,
     ) -> None:
-        self._decode = decode
         self._guard = guard
         self._method = method
-        self.behavior = behavior
+        self._most_seconds = seconds
+        self._is_read = is_read(method)
+        self._behavior = behavior
         self._watchdog = watchdog
-        self._arrived = time.monotonic()
-        self.is_surplus = False
+        self._decode = decode
+        self._encode = encode
+        self.experimental_thread_pool: CallThreads | None = getattr(behavior, "experimental_thread_pool", None)
+        """What grpcio reads: threads of the method's own, to work in instead of the server's."""
 
-    def _call(self, context: grpc.ServicerContext) -> Call:
-        deadline = min(deadline_after(context.time_remaining()), self._arrived + self._most_seconds())
-        return Call("grpc", self._method, arrived=self._arrived, deadline=deadline, is_surplus=self.is_surplus)
-
-    def _most_seconds(self) -> float:
-        return most_seconds(self._method)
+    def _call(self, context: grpc.ServicerContext, worker: Worker) -> Call:
+        deadline = min(time.monotonic() + context.time_remaining(), worker.arrived + self._most_seconds)
+        return Call("grpc", self._method, arrived=worker.arrived, deadline=deadline, is_surplus=worker.is_surplus)
 
     def _decoded(self, message: bytes) -> Any:  # noqa: ANN401  # any message
         try:
@@ -136,77 +121,70 @@ class _Guarded:
 
 
 class _OneMessage(_Guarded):
-    """A call with one message."""
+    """A method whose calls have one message."""
 
-    __slots__ = ()
-
-    def _read(self, messages: Iterator[bytes], context: grpc.ServicerContext) -> Any:  # noqa: ANN401  # any message
+    def _read(self, messages: Iterator[bytes], context: grpc.ServicerContext, worker: Worker) -> Any:  # noqa: ANN401  # any message
         """Read the message. Raises `RequestMalformed` if there is none, or two, or it cannot be decoded.
 
         A method that only reads is not asked for a second one: to see that there is none costs a tenth of a GetCourse,
         and there is nothing that a second one could spoil.
         """
-        with self._watchdog.message(context, self._arrived, self.experimental_thread_pool):
+        with self._watchdog.message(context, worker.arrived, worker.threads):
             message = next(messages, None)
             if message is None:
                 if not context.is_active():  # the watchdog has ended it
                     raise grpc.RpcError
                 raise RequestMalformed("A unary call has one message; this one has none.")
-            if not is_read(self._method) and next(messages, None) is not None:
+            if not self._is_read and next(messages, None) is not None:
                 raise RequestMalformed("A unary call has one message; this one has more.")
         return self._decoded(message)
 
 
 class _Unary(_OneMessage):
-    """A unary call on its way through the guard."""
-
-    __slots__ = ("_context",)
-
-    def watched(self, serialize: Callable[[Any], bytes] | None) -> Callable[[Any], bytes] | None:
-        """Have the watchdog watch over a response that is large, once it has been serialised."""
-
-        def serialize_and_watch(response: Any) -> bytes:  # noqa: ANN401  # any message
-            data = serialize(response) if serialize else bytes(response)
-            if len(data) >= LARGE_BYTES:
-                self._watchdog.response(self._context, len(data))
-            return data
-
-        return serialize_and_watch
+    """A unary method's way through the guard."""
 
     def __call__(self, messages: Iterator[bytes], context: grpc.ServicerContext) -> object:
-        self._context = context
-        call = self._call(context)
+        worker = Worker.current()
+        call = self._call(context, worker)
         with self._guard.observed(call):
             try:
                 with self._guard.entered(call, _credentials(context)):
-                    request = self._read(messages, context)
-                    call.note_request_id(getattr(request, "request_id", ""))
+                    request = self._read(messages, context, worker)
+                    if not self._is_read:
+                        call.note_request_id(getattr(request, "request_id", ""))
                     _check_deadline(call)
-                    response = self.behavior(request, context)
+                    response = self._encoded(self._behavior(request, context), context)
                 _note_absence(call, context)
                 return response  # noqa: TRY300  # an else would be one more place where a call goes on
             except BaseException as exception:  # grpcio would leave a SystemExit without a response
                 status = self._failed(call, context, exception)
         return context.abort_with_status(rpc_status.to_status(status))
 
+    def _encoded(self, response: Any, context: grpc.ServicerContext) -> bytes:  # noqa: ANN401  # any message
+        """Encode the response, and have the watchdog watch over it if it is large."""
+        data = self._encode(response) if self._encode else bytes(response)
+        if len(data) >= LARGE_BYTES:
+            self._watchdog.response(context, len(data))
+        return data
+
 
 class _Updates(_OneMessage):
-    """A call with one message and a stream of responses, which come by a callback and hold no thread.
+    """A method whose calls have one message and a stream of responses, which come by a callback and hold no thread.
 
     What goes through the guard is its beginning.
     """
 
-    __slots__ = ()
     experimental_non_blocking = True
 
     def __call__(
         self, messages: Iterator[bytes], context: grpc.ServicerContext, send: Callable[[object], None]
     ) -> None:
-        call = self._call(context)
+        worker = Worker.current()
+        call = self._call(context, worker)
         with self._guard.observed(call):
             try:
                 with self._guard.entered(call, _credentials(context)):
-                    self.behavior(self._read(messages, context), context, send)  # type: ignore[call-arg]  # see above
+                    self._behavior(self._read(messages, context, worker), context, send)  # type: ignore[call-arg]  # see above
                 return  # noqa: TRY300  # as above
             except BaseException as exception:
                 status = self._failed(call, context, exception)
@@ -214,21 +192,16 @@ class _Updates(_OneMessage):
 
 
 class _Stream(_Guarded):
-    """A call with streams of messages and responses on its way through the guard."""
-
-    __slots__ = ()
-
-    def _most_seconds(self) -> float:
-        return STREAM_SECONDS
+    """The way through the guard of a method with streams of messages and responses."""
 
     def __call__(self, messages: Iterator[Any], context: grpc.ServicerContext) -> Iterator[Any]:
-        call = self._call(context)
+        call = self._call(context, Worker.current())
         seconds = call.deadline - time.monotonic()
         status = None
         with self._guard.observed(call):
             try:
                 with self._guard.entered(call, _credentials(context)), self._watchdog.stream(context, seconds):
-                    yield from self.behavior(map(self._decoded, messages), context)
+                    yield from self._behavior(map(self._decoded, messages), context)
             except GeneratorExit:
                 _note_absence(call, context)
                 raise

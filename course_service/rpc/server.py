@@ -72,13 +72,13 @@ def make_server(
 def make_health_server(address: str, health: HealthServicer, guard: Guard) -> tuple[grpc.Server, int]:
     """Make a server that has the health of the process and nothing else, for probes. Raises `PortTaken`."""
     most = ("grpc.max_allowed_incoming_connections", MAX_PROBES)
-    server = _server(guard, CallThreads(1, name="grpc-probes"), most)
+    server = _server(guard, CallThreads(1, max_waiting=MAX_PROBES, name="grpc-probes"), most)
     health.add_to(server)
     return server, _listen(server, address, "COURSE_HEALTH_ADDRESS")
 
 
 def _server(guard: Guard, threads: CallThreads, *options: tuple[str, int]) -> grpc.Server:
-    return grpc.server(threads, interceptors=[GuardInterceptor(guard, threads)], options=[*_OPTIONS, *options])
+    return grpc.server(threads, interceptors=[GuardInterceptor(guard)], options=[*_OPTIONS, *options])
 
 
 def _listen(server: grpc.Server, address: str, setting: str) -> int:

@@ -81,12 +81,11 @@ class Watchdog:
 
     def _run(self) -> None:
         while True:
-            self._begun.wait(_LONG_PAUSE_SECONDS if self._others else None)
+            if not self._waiting:
+                self._begun.wait(_LONG_PAUSE_SECONDS if self._others else None)
             self._begun.clear()
+            time.sleep(_PAUSE_SECONDS)  # at every turn: most messages are there at once, and not worth a look each
             self._look_safely()
-            while self._waiting:
-                time.sleep(_PAUSE_SECONDS)
-                self._look_safely()
 
     def _look_safely(self) -> None:
         try:

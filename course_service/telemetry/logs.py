@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import TextIO
 
 _MAX_LINES = 10_000
@@ -33,15 +34,15 @@ class LogWriter:
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
-        self._lines: deque[str] = deque()
+        self._lines: deque[str | Callable[[], str]] = deque()
         self._dropped = 0
         self._waiting = threading.Event()
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._run, name="log", daemon=True)
         self._thread.start()
 
-    def write(self, line: str) -> None:
-        """Take a line to be written soon; if too many wait already, drop it."""
+    def write(self, line: str | Callable[[], str]) -> None:
+        """Take a line, or what will make it, to be written soon; if too many wait already, drop it."""
         if len(self._lines) >= _MAX_LINES:
             self._dropped += 1
             return
@@ -67,7 +68,8 @@ class LogWriter:
         self._write_waiting()  # what came while it wrote
 
     def _write_waiting(self) -> None:
-        lines = [self._lines.popleft() for _ in range(len(self._lines))]
+        taken = [self._lines.popleft() for _ in range(len(self._lines))]
+        lines = [line if isinstance(line, str) else line() for line in taken]
         dropped, self._dropped = self._dropped, 0
         if dropped:
             lines.append(f"{dropped} lines were dropped here, because nobody read the log\n")
