@@ -102,5 +102,5 @@ var/contract.binpb: protos/$(PROTO) | $(READY)
 	@$(PROTOC) -Iprotos --include_imports --include_source_info --descriptor_set_out=$@ $(PROTO)
 
 lock: $(READY)  ## renew the lock files after a change of pyproject.toml
-	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --extra server pyproject.toml -o requirements.lock
-	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-emit-find-links --no-header -c requirements.lock --extra server --group dev pyproject.toml -o requirements-dev.lock
+	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --extra server --extra otel pyproject.toml -o requirements.lock
+	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-emit-find-links --no-header -c requirements.lock --extra server --extra otel --group dev pyproject.toml -o requirements-dev.lock

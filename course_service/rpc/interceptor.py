@@ -24,6 +24,9 @@ if TYPE_CHECKING:  # these classes take parameters in their type stubs only
 
 _OWN_SERVICE = "course.v1.CourseService/"
 
+_MAX_KEPT = 100
+"""How many handlers are kept. The service has fewer methods."""
+
 
 class GuardInterceptor(grpc.ServerInterceptor):
     """Takes every call through the guard; nothing else ends a call with an error.
@@ -51,8 +54,10 @@ class GuardInterceptor(grpc.ServerInterceptor):
             unknown = _Stream(self._guard, UNKNOWN_METHOD, _unknown(path), self._watchdog, STREAM_SECONDS)
             return grpc.stream_stream_rpc_method_handler(unknown)
         last, guarded = self._guarded.get(path, (None, None))
-        if guarded is None or last is not handler:  # what is behind may give each call another one
+        if guarded is None or last is not handler:  # what is behind may give each call another one, for any path
             guarded = self._in_place_of(handler, path)
+            if len(self._guarded) >= _MAX_KEPT:
+                self._guarded.clear()
             self._guarded[path] = handler, guarded
         return guarded
 
