@@ -14,6 +14,9 @@ ANONYMOUS = "anonymous"
 
 UNKNOWN_METHOD = "unknown"
 """The method of a call to a method or path that does not exist."""
+DOCUMENTATION = "http/documentation"
+PROBE = "http/health"
+"""The methods of what HTTP has beside the courses."""
 
 READ_SECONDS = 5.0
 """The longest that a method that only reads may take."""

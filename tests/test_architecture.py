@@ -13,12 +13,12 @@ from tests.support.processes import environment_of
 
 PACKAGE = Path(__file__).parent.parent / "course_service"
 
-CORE = {"call", "course", "environment", "errors", "startup"}
+CORE = {"auth/errors", "call", "course", "environment", "errors", "startup"}
 REQUESTS = {*CORE, "descriptions", "fields", "filters", "paging", "responses", "schemas", "validation"}
 STORE = {*REQUESTS, "store"}
 USE_CASES = {*STORE, "idempotency", "services", "tokens"}
 GUARD = {*CORE, "guard"}
-FACES = {*USE_CASES, *GUARD, "health", "ports"}
+FACES = {*USE_CASES, *GUARD, "auth/tls", "auth/watched", "health", "ports"}
 
 VALIDATION = {"langcodes", "pydantic", "pydantic_core"}
 STORAGE = {*VALIDATION, "lark", "psycopg2", "sqlalchemy"}
@@ -53,6 +53,13 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
         {*STORAGE, "itsdangerous", "uuid_utils"},
     ),
     "guard": (GUARD, {"google"}),
+    "auth/errors": ({"errors"}, set()),
+    "auth/watched": ({"startup"}, set()),
+    "auth/tls": ({"startup", "auth/watched"}, {"cryptography", "grpc"}),
+    "auth": (
+        {*GUARD, *STORE, "auth", "auth/tls", "auth/watched", "settings"},
+        {*STORAGE, "cryptography", "google", "grpc", "jwt"},
+    ),
     "health": ({*STORE, *GUARD}, {*STORAGE, "google"}),
     "telemetry/__init__": (set(), set()),
     "telemetry/logs": (set(), set()),
@@ -68,7 +75,7 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     "commands/migrate": ({*STORE, "settings", "commands/common"}, {"alembic"}),
     "commands/purge": ({*USE_CASES, "settings", "telemetry/logs", "commands/common"}, set()),
     "commands/serve": (
-        {*FACES, "rpc", "rest", "settings", "telemetry/calls", "telemetry/logs", "commands/common"},
+        {*FACES, "auth", "rpc", "rest", "settings", "telemetry/calls", "telemetry/logs", "commands/common"},
         {"grpc"},
     ),
 }

@@ -57,7 +57,7 @@ class Steps:
     rooms: int = 0
     observed: list[Call] = field(default_factory=list)
 
-    def identify(self, credentials: Credentials) -> str:
+    def identify(self, _: Call, credentials: Credentials) -> str:
         names = credentials.values("x-name")
         self.passed.append(("identify", current_call.current()))
         return names[0] if names else "anonymous"

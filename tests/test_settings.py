@@ -22,11 +22,11 @@ def test_nothing_has_to_be_set() -> None:
 
 def test_the_environment_wins(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COURSE_DATABASE_URL", "postgresql://ann:p%40ss@db:5433/courses?sslmode=require")
-    monkeypatch.setenv("COURSE_GRPC_ADDRESS", "[::]:1")
+    monkeypatch.setenv("COURSE_GRPC_ADDRESS", "[::1]:1")
     monkeypatch.setenv("COURSE_HTTP_ADDRESS", "")
     monkeypatch.setenv("COURSE_THREADS", "3")
     settings = load_settings()
-    assert (settings.grpc_address, settings.http_address, settings.threads) == ("[::]:1", "", 3)
+    assert (settings.grpc_address, settings.http_address, settings.threads) == ("[::1]:1", "", 3)
     assert (settings.database.drivername, settings.database.password) == ("postgresql+psycopg2", "p@ss")
     assert settings.database.query == {"sslmode": "require"}
 

@@ -3,11 +3,7 @@
 from course_service.errors import CourseError
 
 
-class Unauthenticated(CourseError):
-    """It is not known who calls."""
-
-
-class CredentialsMissing(Unauthenticated):
+class CredentialsMissing(CourseError):
     """The caller has shown neither a certificate nor a token, or only such as nothing is configured for."""
 
     reason = "CREDENTIALS_MISSING"
@@ -16,7 +12,7 @@ class CredentialsMissing(Unauthenticated):
         super().__init__("The call has no credentials; send a token as Authorization: Bearer, or use a certificate.")
 
 
-class CredentialsAmbiguous(Unauthenticated):
+class CredentialsAmbiguous(CourseError):
     """The caller has shown more than one of certificates and tokens."""
 
     reason = "CREDENTIALS_AMBIGUOUS"
@@ -25,7 +21,7 @@ class CredentialsAmbiguous(Unauthenticated):
         super().__init__("The call has more than one credential; send a certificate or one token.")
 
 
-class CertificateInvalid(Unauthenticated):
+class CertificateInvalid(CourseError):
     """The certificate has no name, or several, or its time is over."""
 
     reason = "CERTIFICATE_INVALID"
@@ -34,7 +30,7 @@ class CertificateInvalid(Unauthenticated):
         super().__init__("The client's certificate does not have exactly one usable name, or its time is over.")
 
 
-class TokenMalformed(Unauthenticated):
+class TokenMalformed(CourseError):
     """The header is not `Bearer` and a token in the compact form of at most 4,096 characters."""
 
     reason = "TOKEN_MALFORMED"
@@ -43,7 +39,7 @@ class TokenMalformed(Unauthenticated):
         super().__init__("The Authorization header is not Bearer and a signed JWT of at most 4096 characters.")
 
 
-class TokenKeyUnknown(Unauthenticated):
+class TokenKeyUnknown(CourseError):
     """The token names a key that is not in the key set."""
 
     reason = "TOKEN_KEY_UNKNOWN"
@@ -52,7 +48,7 @@ class TokenKeyUnknown(Unauthenticated):
         super().__init__("The key that the token names is not known.")
 
 
-class TokenExpired(Unauthenticated):
+class TokenExpired(CourseError):
     """The token's time is over."""
 
     reason = "TOKEN_EXPIRED"
@@ -61,7 +57,7 @@ class TokenExpired(Unauthenticated):
         super().__init__("The token has expired.")
 
 
-class TokenInvalid(Unauthenticated):
+class TokenInvalid(CourseError):
     """The token's signature is wrong, or it is for somebody else, or a claim is missing or wrong."""
 
     reason = "TOKEN_INVALID"

@@ -1,16 +1,21 @@
 """Serve gRPC and HTTP until a signal ends it."""
 
+from __future__ import annotations
+
 import gc
 import logging
 import resource
 import signal
 import threading
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import grpc
 
+from course_service.auth.access import open_access
 from course_service.commands.common import open_database
 from course_service.guard.guard import Guard
+from course_service.guard.steps import Observe
 from course_service.health import Health
 from course_service.rest.app import make_app
 from course_service.rest.places import Places
@@ -25,6 +30,9 @@ from course_service.telemetry.calls import CallLog
 from course_service.telemetry.logs import log_in_background
 from course_service.tokens import PageTokens
 
+if TYPE_CHECKING:
+    from course_service.auth.tls import Tls
+
 _log = logging.getLogger("course_service")
 
 _FLUSH_SECONDS = 1.0
@@ -38,13 +46,13 @@ def main() -> int:
     settings = load_settings()
     log = log_in_background(settings.log_level)
     try:
-        serve(settings, Guard(observe=CallLog(log, settings.log_level)))
+        serve(settings, CallLog(log, settings.log_level))
     finally:
         log.close()
     return 0
 
 
-def serve(settings: Settings, guard: Guard) -> None:
+def serve(settings: Settings, observe: Observe) -> None:
     """Serve until SIGTERM, SIGINT or the end of the HTTP server. Raises `StartupError`."""
     stop = threading.Event()
     at_once = threading.Event()
@@ -61,7 +69,9 @@ def serve(settings: Settings, guard: Guard) -> None:
 
     # A connection for every thread that may ask: gRPC's and HTTP's.
     database = open_database(settings, connections=2 * settings.threads)
-    servers = _Servers(settings, guard, database, on_end=stop.set)
+    access = open_access(settings)
+    guard = Guard(identify=access.identify, authorise=access.authorise, observe=observe)
+    servers = _Servers(settings, guard, access.tls, database, on_end=stop.set)
     if settings.page_token_secret == DEVELOPMENT_SECRET:
         _log.warning("page tokens are signed with a secret that everybody knows; set COURSE_PAGE_TOKEN_SECRET")
     servers.start()
@@ -81,7 +91,9 @@ def serve(settings: Settings, guard: Guard) -> None:
 class _Servers:
     """All that listens, over one database. `on_end` is called if one ends by itself."""
 
-    def __init__(self, settings: Settings, guard: Guard, database: Database, *, on_end: Callable[[], object]) -> None:
+    def __init__(
+        self, settings: Settings, guard: Guard, tls: Tls | None, database: Database, *, on_end: Callable[[], object]
+    ) -> None:
         self._settings = settings
         self._health = Health(database)
         self._health_servicer = HealthServicer(self._health)
@@ -96,12 +108,17 @@ class _Servers:
             self._threads,
             max_connections=settings.max_connections,
             max_connection_age_seconds=settings.max_connection_age_seconds,
+            tls=tls,
+            reflection=settings.reflection,
         )
         self._http: HttpServer | None = None
         if settings.http_address:
             places = Places(settings.threads, max_waiting=settings.max_waiting)
-            app = make_app(database, tokens, self._health, guard, places)
-            self._http = HttpServer(settings.http_address, app, max_connections=settings.max_connections, on_end=on_end)
+            max_age = settings.max_connection_age_seconds
+            app = make_app(database, tokens, self._health, guard, places, max_connection_age_seconds=max_age)
+            self._http = HttpServer(
+                settings.http_address, app, max_connections=settings.max_connections, tls=tls, on_end=on_end
+            )
         self._probes: grpc.Server | None = None
         if settings.health_address:
             self._probes, self._probes_port = make_health_server(settings.health_address, self._health_servicer, guard)

@@ -5,7 +5,7 @@ A face makes a `Call` of what comes in and passes these steps, in this order:
 1. `observed`: from here on the call is the current one; when it has ended, however it ended, it is observed (one line
    in the log).
 2. `entered`: who calls (identify), may they (authorise), is there room (admit), is there time (deadline). None of these
-   reads the request's body. HTTP paths that are no method of the contract (documentation, unknown ones) do not enter.
+   reads the request's body. HTTP's probes alone do not enter.
 3. The work, which `call.remaining()` bounds by the call's deadline.
 4. `failed`: whatever was raised becomes the error's status.
 """
@@ -55,7 +55,7 @@ class Guard:
 
     def entered(self, call: Call, credentials: Credentials) -> AbstractContextManager[None]:
         """Let a call in, until its work is done. Raises what the steps raise."""
-        call.caller = self._identify(credentials)
+        call.caller = self._identify(call, credentials)
         self._authorise(call)
         room = self._admit(call)
         if call.deadline <= time.monotonic():

@@ -12,6 +12,7 @@ from google.protobuf.message import Message
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 from course_service import errors
+from course_service.auth import errors as auth
 
 DOMAIN = "course.v1.CourseService"
 RESOURCE_TYPE = "course.example.com/Course"
@@ -58,6 +59,14 @@ CODES: dict[type[errors.CourseError], int] = {
     errors.Overloaded: code_pb2.RESOURCE_EXHAUSTED,
     errors.DeadlineExceeded: code_pb2.DEADLINE_EXCEEDED,
     errors.InternalError: code_pb2.INTERNAL,
+    auth.CredentialsMissing: code_pb2.UNAUTHENTICATED,
+    auth.CredentialsAmbiguous: code_pb2.UNAUTHENTICATED,
+    auth.CertificateInvalid: code_pb2.UNAUTHENTICATED,
+    auth.TokenMalformed: code_pb2.UNAUTHENTICATED,
+    auth.TokenKeyUnknown: code_pb2.UNAUTHENTICATED,
+    auth.TokenExpired: code_pb2.UNAUTHENTICATED,
+    auth.TokenInvalid: code_pb2.UNAUTHENTICATED,
+    auth.PermissionDenied: code_pb2.PERMISSION_DENIED,
 }
 
 

@@ -16,14 +16,16 @@ class Credentials:
 
     pairs: Callable[[], Iterable[tuple[str, str | bytes]]]
     """Reads the call's metadata (gRPC) or headers (HTTP): names in lower case and values, as often as each was sent."""
+    certificate: Callable[[], bytes | None] = lambda: None
+    """Reads the certificate that the client has shown when it connected, PEM or DER."""
 
     def values(self, name: str) -> list[str]:
         """Return every text value that was sent under a name."""
         return [value for key, value in self.pairs() if key == name and isinstance(value, str)]
 
 
-Identify = Callable[[Credentials], str]
-"""Says who calls."""
+Identify = Callable[[Call, Credentials], str]
+"""Says who calls, or raises because it is not known."""
 Authorise = Callable[[Call], None]
 """Raises unless the caller may call the method."""
 Admit = Callable[[Call], AbstractContextManager[None]]
@@ -34,7 +36,7 @@ Observe = Callable[[Call, float], None]
 """Observes a call that has ended, and how many seconds it took."""
 
 
-def anonymous(_: Credentials) -> str:
+def anonymous(_: Call, __: Credentials) -> str:
     """Everybody is anonymous: nobody has to say who they are."""
     return ANONYMOUS
 

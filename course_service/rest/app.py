@@ -1,8 +1,10 @@
 """The HTTP application: the routes, with what goes for all of them."""
 
+import asyncio
 import contextlib
 import functools
 from collections.abc import AsyncIterator
+from contextlib import AbstractContextManager
 from http import HTTPStatus
 
 import anyio.to_thread
@@ -10,16 +12,17 @@ from fastapi import FastAPI
 from fastapi.responses import RedirectResponse, Response
 from fastapi_offline import FastAPIOffline
 from starlette.convertors import StringConvertor, register_url_convertor
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from course_service.call import UNKNOWN_METHOD, Call
+from course_service.call import DOCUMENTATION, PROBE, Call
 from course_service.errors import CourseError
 from course_service.guard.guard import Guard
 from course_service.health import Health
 from course_service.rest.body import check_headers
-from course_service.rest.errors import METHOD, error_response, map_errors
+from course_service.rest.errors import METHOD, credentials_of, error_response, map_errors
 from course_service.rest.openapi import operation_id, restore_nulls
 from course_service.rest.places import Places
+from course_service.rest.protocol import CONNECTED
 from course_service.rest.routes import make_routes
 from course_service.store.database import Database
 from course_service.tokens import PageTokens
@@ -31,12 +34,22 @@ class _CourseIdConvertor(StringConvertor):
     regex = "[^/:]+"
 
 
+_PROBES = {"/livez", "/readyz"}
+
 register_url_convertor("course_id", _CourseIdConvertor())
 
 
-def make_app(database: Database, tokens: PageTokens, health: Health, guard: Guard, places: Places) -> ASGIApp:
+def make_app(
+    database: Database,
+    tokens: PageTokens,
+    health: Health,
+    guard: Guard,
+    places: Places,
+    *,
+    max_connection_age_seconds: float = float("inf"),
+) -> ASGIApp:
     """Make the application over a database."""
-    return _Guarded(make_api(database, tokens, health, guard, places), guard)
+    return _Guarded(make_api(database, tokens, health, guard, places), guard, max_connection_age_seconds)
 
 
 def make_api(database: Database, tokens: PageTokens, health: Health, guard: Guard, places: Places) -> FastAPI:
@@ -85,9 +98,10 @@ def make_api(database: Database, tokens: PageTokens, health: Health, guard: Guar
 class _Guarded:
     """Everything that comes in by HTTP begins and ends here; the route takes it through the guard's other steps."""
 
-    def __init__(self, api: ASGIApp, guard: Guard) -> None:
+    def __init__(self, api: ASGIApp, guard: Guard, max_connection_age_seconds: float) -> None:
         self._api = api
         self._guard = guard
+        self._max_age = max_connection_age_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -96,13 +110,37 @@ class _Guarded:
         # HEAD is GET without the body, which the server leaves out.
         inner = {**scope, "method": "GET" if scope["method"] == "HEAD" else scope["method"], METHOD: scope["method"]}
         call = Call(face="http")
+        if self._is_old(scope):
+            send = _closing(send)
         with self._guard.observed(call), contextlib.suppress(Exception):  # which has been reported and responded to
             try:
                 check_headers(scope["headers"])
+                with self._entered(call, scope):
+                    await self._api(inner, receive, send)
             except CourseError as error:
                 response = error_response(self._guard.failed(call, error), {"Connection": "close"})
                 await response(scope, receive, send)
-                return
-            await self._api(inner, receive, send)
-            if call.method == UNKNOWN_METHOD and call.code == "OK":
-                call.method = "http/documentation"
+
+    def _entered(self, call: Call, scope: Scope) -> AbstractContextManager[None]:
+        """Let in who wants the documentation. Courses have routes that do that, and probes are for everybody."""
+        if scope["path"] in _PROBES:
+            call.method = PROBE
+        elif not scope["path"].startswith("/courses"):
+            call.method = DOCUMENTATION
+            return self._guard.entered(call, credentials_of(scope))
+        return contextlib.nullcontext()
+
+    def _is_old(self, scope: Scope) -> bool:
+        connected: float = scope.get("state", {}).get(CONNECTED, float("inf"))
+        return asyncio.get_running_loop().time() - connected > self._max_age
+
+
+def _closing(send: Send) -> Send:
+    """Have the connection end after the response, so that its caller shows anew who it is."""
+
+    async def send_last(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message = {**message, "headers": [*message.get("headers", ()), (b"connection", b"close")]}
+        await send(message)
+
+    return send_last

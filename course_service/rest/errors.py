@@ -15,13 +15,16 @@ from google.rpc import code_pb2, status_pb2
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.routing import BaseRoute, Match
+from starlette.types import Scope
 
 from course_service import call, errors
 from course_service.errors import CourseError, MethodNotAllowed, RouteNotFound, Violation
 from course_service.guard.guard import Guard
 from course_service.guard.status import DOMAIN
+from course_service.guard.steps import Credentials
 from course_service.rest.body import body_malformed
 from course_service.rest.parameters import http_name
+from course_service.rest.protocol import CERTIFICATE
 from course_service.validation import invalid, violation
 
 METHOD = "course_service.method"
@@ -38,6 +41,8 @@ HTTP_CODES = {
     code_pb2.NOT_FOUND: HTTPStatus.NOT_FOUND,
     code_pb2.ALREADY_EXISTS: HTTPStatus.CONFLICT,
     code_pb2.ABORTED: HTTPStatus.CONFLICT,
+    code_pb2.UNAUTHENTICATED: HTTPStatus.UNAUTHORIZED,
+    code_pb2.PERMISSION_DENIED: HTTPStatus.FORBIDDEN,
     code_pb2.UNIMPLEMENTED: HTTPStatus.NOT_IMPLEMENTED,
     code_pb2.UNAVAILABLE: HTTPStatus.SERVICE_UNAVAILABLE,
     code_pb2.DEADLINE_EXCEEDED: HTTPStatus.GATEWAY_TIMEOUT,
@@ -50,6 +55,15 @@ _HTTP_CODES_BY_REASON = {
     errors.MethodNotAllowed.reason: HTTPStatus.METHOD_NOT_ALLOWED,
     errors.EtagMismatch.reason: HTTPStatus.PRECONDITION_FAILED,
 }
+
+
+def credentials_of(scope: Scope) -> Credentials:
+    """Return what the caller of a request has shown."""
+    state = scope.get("state", {})
+    return Credentials(
+        lambda: [(name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]],
+        lambda: state.get(CERTIFICATE),
+    )
 
 
 def map_errors(app: FastAPI, guard: Guard) -> None:
@@ -72,16 +86,9 @@ def map_errors(app: FastAPI, guard: Guard) -> None:
 
     @app.exception_handler(HTTPException)
     async def http_error(request: Request, error: HTTPException) -> JSONResponse:
-        match error.status_code:
-            case HTTPStatus.NOT_FOUND:
-                return failed(RouteNotFound(request.url.path))
-            case HTTPStatus.METHOD_NOT_ALLOWED:
-                allowed = allowed_methods(app.routes, request)
-                return failed(
-                    MethodNotAllowed(request.scope.get(METHOD, request.method), allowed), {"Allow": ", ".join(allowed)}
-                )
-            case code:
-                return _foreign_error(code, error.headers)
+        if error.status_code in {HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED}:
+            return failed(*_unrouted(app, guard, request, error.status_code))
+        return _foreign_error(error.status_code, error.headers)
 
     @app.exception_handler(ClientDisconnect)
     async def left(_: Request, __: ClientDisconnect) -> JSONResponse:
@@ -91,6 +98,22 @@ def map_errors(app: FastAPI, guard: Guard) -> None:
     @app.exception_handler(Exception)
     async def unforeseen(_: Request, exception: Exception) -> JSONResponse:
         return failed(exception)
+
+
+def _unrouted(app: FastAPI, guard: Guard, request: Request, code: int) -> tuple[CourseError, dict[str, str]]:
+    """Say why a request has no route, to those who may know; with it come headers of the response."""
+    this_call = call.current()
+    if this_call.method == call.UNKNOWN_METHOD:  # it has not been through the guard
+        try:
+            with guard.entered(this_call, credentials_of(request.scope)):
+                pass
+        except CourseError as refusal:
+            return refusal, {}
+    if code == HTTPStatus.NOT_FOUND:
+        this_call.method = call.UNKNOWN_METHOD
+        return RouteNotFound(request.url.path), {}
+    allowed = allowed_methods(app.routes, request)
+    return MethodNotAllowed(request.scope.get(METHOD, request.method), allowed), {"Allow": ", ".join(allowed)}
 
 
 def allowed_methods(routes: Sequence[BaseRoute], request: Request) -> list[str]:
@@ -127,6 +150,11 @@ def error_response(status: status_pb2.Status, headers: Mapping[str, str] | None 
     """Write a status as a response; one that says when to retry says it in a header too."""
     body = error_body(status)
     response = JSONResponse(body, status_code=body["error"]["code"], headers=headers)
+    if status.code == code_pb2.UNAUTHENTICATED:
+        reason = body["error"]["details"][0]["reason"]
+        response.headers["WWW-Authenticate"] = 'Bearer realm="course"' + (
+            ', error="invalid_token"' if reason.startswith("TOKEN_") else ""
+        )
     for detail in body["error"]["details"]:
         if "retry_delay" in detail:
             response.headers["Retry-After"] = detail["retry_delay"].removesuffix("s")

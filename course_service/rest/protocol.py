@@ -8,6 +8,10 @@ from typing import ClassVar
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+CERTIFICATE, CONNECTED = "certificate", "connected"
+"""In the state of each request: the certificate that the client has shown, as DER or None, and when it connected, by
+the event loop's clock."""
+
 MAX_HEADER_BYTES = 16 << 10
 """Of the request line and the headers together."""
 HEADER_SECONDS = 5.0
@@ -45,6 +49,9 @@ class BoundedProtocol(H11Protocol):
         super().connection_made(transport)
         # asyncio does it for sockets that were made as TCP's by number; without it every response is 40 ms late.
         transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection = transport.get_extra_info("ssl_object")
+        certificate = connection.getpeercert(binary_form=True) if connection else None
+        self.app_state = {**self.app_state, CERTIFICATE: certificate, CONNECTED: self.loop.time()}
         transport.max_size = READ_BYTES  # type: ignore[attr-defined]  # what asyncio reads in one go; it has no name for it
         self._arrival = self._end_after(HEADER_SECONDS)
 

@@ -1,9 +1,14 @@
 """The HTTP server: uvicorn in a thread of its own, beside gRPC."""
 
+from __future__ import annotations
+
+import asyncio
+import functools
 import logging
 import socket
 import threading
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -13,7 +18,12 @@ from course_service.ports import BACKLOG, open_port
 from course_service.rest.protocol import KEEP_ALIVE_SECONDS, MAX_HEADER_BYTES, BoundedProtocol, bounded_protocol
 from course_service.startup import StartupError
 
+if TYPE_CHECKING:
+    from course_service.auth.tls import Tls
+
 _GRACE_SECONDS = 10
+HANDSHAKE_SECONDS = 5.0
+"""How long a TLS handshake may take."""
 _ACCEPTED_AT_ONCE = 64
 """How many connections the event loop takes in one go: with asyncio's own number, which is that of those that may wait,
 a flood of connections would keep it from everything else."""
@@ -31,6 +41,10 @@ class _Server(uvicorn.Server):
         """Set when it serves, or has failed to."""
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        loop = asyncio.get_running_loop()
+        if self.config.ssl:  # uvicorn passes no limit on, and asyncio's own is a minute
+            limited = functools.partial(loop.create_server, ssl_handshake_timeout=HANDSHAKE_SECONDS)
+            loop.create_server = limited  # type: ignore[method-assign]  # this server's own loop
         await super().startup(sockets)
         for listening in sockets or ():
             listening.listen(BACKLOG)  # which asyncio has made as short as what it takes in one go
@@ -49,6 +63,7 @@ class HttpServer:
         app: ASGIApp,
         *,
         max_connections: int = BoundedProtocol.max_connections,
+        tls: Tls | None = None,
         on_end: Callable[[], object] = lambda: None,
     ) -> None:
         self._socket = open_port(address, "COURSE_HTTP_ADDRESS")
@@ -57,6 +72,7 @@ class HttpServer:
                 app,
                 http=bounded_protocol(max_connections),  # type: ignore[arg-type]  # a class, as any other is
                 ws="none",
+                ssl_context_factory=(lambda *_: tls.for_http()) if tls else None,
                 backlog=_ACCEPTED_AT_ONCE,
                 h11_max_incomplete_event_size=MAX_HEADER_BYTES,
                 timeout_keep_alive=KEEP_ALIVE_SECONDS,

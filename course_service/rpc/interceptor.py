@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import grpc
@@ -231,7 +231,11 @@ def _note_absence(call: Call, context: grpc.ServicerContext) -> None:
 
 
 def _credentials(context: grpc.ServicerContext) -> Credentials:
-    return Credentials(context.invocation_metadata)
+    def certificate() -> bytes | None:
+        shown: Sequence[Any] = context.auth_context().get("x509_pem_cert", ())  # bytes, whatever the types say
+        return shown[0] if shown else None
+
+    return Credentials(context.invocation_metadata, certificate)
 
 
 def _unknown(path: str) -> _Behavior:

@@ -1,5 +1,9 @@
 """The gRPC server: its options, services and port."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import grpc
 from course.v1 import course_pb2_grpc
 
@@ -12,6 +16,9 @@ from course_service.rpc.servicer import CourseServicer
 from course_service.rpc.threads import CallThreads
 from course_service.store.database import Database
 from course_service.tokens import PageTokens
+
+if TYPE_CHECKING:
+    from course_service.auth.tls import Tls
 
 MAX_REQUEST_BYTES = 1 << 20
 MAX_RESPONSE_BYTES = 4 << 20
@@ -54,6 +61,8 @@ def make_server(
     *,
     max_connections: int = DEFAULT_MAX_CONNECTIONS,
     max_connection_age_seconds: float = DEFAULT_MAX_CONNECTION_AGE_SECONDS,
+    tls: Tls | None = None,
+    reflection: bool = True,
 ) -> tuple[grpc.Server, int]:
     """Make a server that listens on `address` and is ready to start; returns it with its port. Raises `PortTaken`."""
     server = _server(
@@ -65,8 +74,9 @@ def make_server(
     )
     course_pb2_grpc.add_CourseServiceServicer_to_server(CourseServicer(database, tokens), server)
     health.add_to(server)
-    add_reflection(server, [*filter(None, SERVICES), HEALTH_SERVICE])
-    return server, _listen(server, address, "COURSE_GRPC_ADDRESS")
+    if reflection:
+        add_reflection(server, [*filter(None, SERVICES), HEALTH_SERVICE])
+    return server, _listen(server, address, "COURSE_GRPC_ADDRESS", tls)
 
 
 def make_health_server(address: str, health: HealthServicer, guard: Guard) -> tuple[grpc.Server, int]:
@@ -81,9 +91,9 @@ def _server(guard: Guard, threads: CallThreads, *options: tuple[str, int]) -> gr
     return grpc.server(threads, interceptors=[GuardInterceptor(guard)], options=[*_OPTIONS, *options])
 
 
-def _listen(server: grpc.Server, address: str, setting: str) -> int:
+def _listen(server: grpc.Server, address: str, setting: str, tls: Tls | None = None) -> int:
     open_port(address, setting).close()  # grpcio would report a taken port in a line of its own first
     try:
-        return server.add_insecure_port(address)
+        return server.add_secure_port(address, tls.for_grpc()) if tls else server.add_insecure_port(address)
     except RuntimeError:
         raise PortTaken(address, setting) from None

@@ -13,7 +13,10 @@ DEADLINE_EXCEEDED (DEADLINE_EXCEEDED: the call took longer than its caller waits
 code without a reason, and does not know), RESOURCE_EXHAUSTED (OVERLOADED: more calls come in than the service can work
 on in time, and this one has not been worked on; try again after the RetryInfo), CANCELLED, or INTERNAL (a bug in the
 service; "errorId" in the metadata finds it in the log). A method that does not exist is UNIMPLEMENTED
-(METHOD_UNKNOWN). With one violation the message is that violation; with more it is the first, and counts the others.
+(METHOD_UNKNOWN). Where callers have to say who they are, any call can end in UNAUTHENTICATED (CREDENTIALS_MISSING,
+CREDENTIALS_AMBIGUOUS, CERTIFICATE_INVALID, TOKEN_MALFORMED, TOKEN_KEY_UNKNOWN, TOKEN_EXPIRED, TOKEN_INVALID) or in
+PERMISSION_DENIED (PERMISSION_DENIED: the caller is known, and may not call the method), the same whether the course
+exists or not. With one violation the message is that violation; with more it is the first, and counts the others.
 Keys of the metadata are lowerCamelCase.
 
 A request has at most 1 MiB, and 16 KiB of metadata. A larger one (RESOURCE_EXHAUSTED) is refused before the service
