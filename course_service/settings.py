@@ -1,11 +1,10 @@
 """The settings: every `COURSE_*` variable, checked, in one frozen class."""
 
 import difflib
-import ipaddress
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import ArgumentError
 
@@ -26,15 +25,6 @@ def _address(text: str) -> str:
     if not (separator and host and port.isascii() and port.isdigit() and int(port) <= 65_535):
         raise ValueError("must be HOST:PORT, such as 127.0.0.1:50051 or [::1]:50051")
     return text
-
-
-def is_loopback(address: str) -> bool:
-    """Whether nobody but this machine reaches an address, `HOST:PORT`. Of names, `localhost` alone is known to."""
-    host = address.rpartition(":")[0].strip("[]")
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _optional_address(text: str) -> str:
@@ -118,39 +108,6 @@ class Settings(BaseModel):
         """Whether callers have to say who they are."""
         return bool(self.tls_client_ca_file or self.token_keys)
 
-    @model_validator(mode="after")
-    def _is_whole_and_closed(self) -> "Settings":
-        """Refuse what is configured by half, and what is open to other machines without being said aloud."""
-        if problems := list(self._problems()):
-            raise ValueError("; ".join(problems))
-        return self
-
-    def _problems(self) -> Iterator[str]:
-        tls = bool(self.tls_certificate_file)
-        tokens = [self.token_issuer, self.token_audience, self.token_keys]
-        if tls != bool(self.tls_key_file):
-            yield "COURSE_TLS_CERTIFICATE_FILE and COURSE_TLS_KEY_FILE go together; set both or none"
-        if self.tls_client_ca_file and not tls:
-            yield "COURSE_TLS_CLIENT_CA_FILE: needs COURSE_TLS_CERTIFICATE_FILE and COURSE_TLS_KEY_FILE"
-        if any(tokens) and not all(tokens):
-            yield "COURSE_TOKEN_ISSUER, COURSE_TOKEN_AUDIENCE and COURSE_TOKEN_KEYS go together; set all or none"
-        if self.tls_client_ca_file and self.token_keys:
-            yield "COURSE_TLS_CLIENT_CA_FILE and COURSE_TOKEN_KEYS: a call has one credential; set one of them"
-        if self.authenticates and not self.policy_file:
-            yield "COURSE_POLICY_FILE: has to say who may what"
-        if self.policy_file and not self.authenticates:
-            yield "COURSE_POLICY_FILE: nobody has an identity; set COURSE_TLS_CLIENT_CA_FILE or COURSE_TOKEN_KEYS"
-        addresses = {"COURSE_GRPC_ADDRESS": self.grpc_address, "COURSE_HTTP_ADDRESS": self.http_address}
-        is_open = [name for name, address in addresses.items() if address and not is_loopback(address)]
-        where = f"{' and '.join(is_open)}: other machines reach"
-        if is_open and not tls and not self.insecure_plaintext:
-            yield f"{where} what is not encrypted; set COURSE_TLS_CERTIFICATE_FILE, or COURSE_INSECURE_PLAINTEXT=true"
-        if is_open and not self.authenticates and not self.insecure_no_auth:
-            yield (
-                f"{where} what is open to everybody; set COURSE_TLS_CLIENT_CA_FILE or COURSE_TOKEN_KEYS,"
-                " or COURSE_INSECURE_NO_AUTH=true"
-            )
-
     @property
     def database(self) -> URL:
         """The database's URL, parsed, with the driver that the service uses."""
@@ -169,8 +126,6 @@ def load_settings() -> Settings:
 
 def _fault(details: Mapping[str, Any]) -> str:
     """Say what is wrong with a variable. Its value is not repeated, for it may hold a password."""
-    if not details["loc"]:
-        return str(details["msg"].removeprefix("Value error, "))
     field = str(details["loc"][0])
     problem = details["msg"].removeprefix("Value error, ")
     if details["type"] == "extra_forbidden":

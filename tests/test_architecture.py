@@ -42,6 +42,7 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     "schemas": (REQUESTS, VALIDATION),
     "validation": (CORE, {"pydantic", "pydantic_core"}),
     "tokens": ({*CORE, "paging"}, {"itsdangerous"}),
+    "exposure": ({*CORE, "settings", "store"}, {"pydantic", "sqlalchemy"}),
     "settings": ({*CORE, "store"}, {"pydantic", "sqlalchemy"}),
     "store": (STORE, STORAGE),
     "idempotency": (
@@ -75,7 +76,7 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     "commands/migrate": ({*STORE, "settings", "commands/common"}, {"alembic"}),
     "commands/purge": ({*USE_CASES, "settings", "telemetry/logs", "commands/common"}, set()),
     "commands/serve": (
-        {*FACES, "auth", "rpc", "rest", "settings", "telemetry/calls", "telemetry/logs", "commands/common"},
+        {*FACES, "auth", "exposure", "rpc", "rest", "settings", "telemetry/calls", "telemetry/logs", "commands/common"},
         {"grpc"},
     ),
 }

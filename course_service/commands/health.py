@@ -6,6 +6,7 @@ HTTP/2 as one call takes: https://www.rfc-editor.org/rfc/rfc9113, and HPACK with
 
 import socket
 import struct
+import sys
 from collections.abc import Iterator
 
 from course_service.environment import course_variables, grpc_address
@@ -22,20 +23,39 @@ _NO_MESSAGE = b"\0\0\0\0\0"
 
 def main() -> int:
     """Check the service at COURSE_HEALTH_ADDRESS, or else at COURSE_GRPC_ADDRESS; returns the exit code."""
-    return 0 if is_serving(course_variables().get("health_address") or grpc_address()) else 1
+    settings = course_variables()
+    if address := settings.get("health_address"):
+        return 0 if is_serving(address) else 1
+    if settings.get("tls_client_ca_file"):
+        sys.stderr.write("course-service: clients need a certificate; set COURSE_HEALTH_ADDRESS for the health check\n")
+        return 1
+    return 0 if is_serving(grpc_address(), tls=bool(settings.get("tls_certificate_file"))) else 1
 
 
-def is_serving(address: str) -> bool:
+def is_serving(address: str, *, tls: bool = False) -> bool:
     """Ask the service at an address for the health of the process."""
     host, _, port = address.rpartition(":")
     host = {"0.0.0.0": "127.0.0.1", "[::]": "::1"}.get(host, host).strip("[]")  # noqa: S104  # this machine, if it listens everywhere
     try:
-        with socket.create_connection((host, int(port)), timeout=_TIMEOUT_SECONDS) as connection:
+        with _connected(host, int(port), tls=tls) as connection:
             connection.sendall(_call("/grpc.health.v1.Health/Check"))
             message = b"".join(_data(connection))
     except OSError:
         return False
     return message == _SERVING
+
+
+def _connected(host: str, port: int, *, tls: bool) -> socket.socket:
+    connection = socket.create_connection((host, port), timeout=_TIMEOUT_SECONDS)
+    if not tls:
+        return connection
+    import ssl  # which doubles what the check costs
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False  # it is this machine, whatever name the certificate has
+    context.verify_mode = ssl.CERT_NONE
+    context.set_alpn_protocols(["h2"])
+    return context.wrap_socket(connection)
 
 
 def _call(path: str) -> bytes:

@@ -14,6 +14,7 @@ import grpc
 
 from course_service.auth.access import open_access
 from course_service.commands.common import open_database
+from course_service.exposure import check_exposure
 from course_service.guard.guard import Guard
 from course_service.guard.steps import Observe
 from course_service.health import Health
@@ -44,6 +45,7 @@ _GRACE_SECONDS = 10.0
 def main() -> int:
     """Serve; returns the exit code. Raises `StartupError`."""
     settings = load_settings()
+    check_exposure(settings)
     log = log_in_background(settings.log_level)
     try:
         serve(settings, CallLog(log, settings.log_level))

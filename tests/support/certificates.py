@@ -84,9 +84,7 @@ class Authority:
         certificate = builder.sign(self._key, hashes.SHA256()).public_bytes(Encoding.PEM)
         return Pair(certificate, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
 
-    def _builder(
-        self, subject: x509.Name, key: ec.EllipticCurvePrivateKey, life: timedelta
-    ) -> x509.CertificateBuilder:
+    def _builder(self, subject: x509.Name, key: ec.EllipticCurvePrivateKey, life: timedelta) -> x509.CertificateBuilder:
         end = datetime.now(UTC) + life
         return x509.CertificateBuilder(
             issuer_name=self._name,

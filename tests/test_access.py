@@ -1,0 +1,234 @@
+"""Who gets in: certificates and roles, on both faces, for every method and route."""
+
+import ssl
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from course.v1 import course_pb2, course_pb2_grpc
+from google.protobuf import descriptor_pool
+
+from course_service.auth import policy as policies
+from course_service.auth.identify import by_certificate
+from course_service.auth.policy import Role
+from course_service.auth.tls import Tls
+from course_service.call import READ_SECONDS
+from course_service.guard.steps import anonymous, everybody
+from course_service.store.courses import CourseRepository
+from course_service.store.database import Database
+from tests.support.certificates import SERVER, Authority, Pair, replace
+from tests.support.secure import METHODS, REFLECTION, Answer, Secure, ask_grpc, ask_http, http_routes, secured
+from tests.test_repository import COURSE, add
+
+POLICY = """
+[roles]
+reader = ["spiffe://prod.example/ns/edu/sa/enrolment", "dns:report.internal"]
+editor = ["spiffe://prod.example/ns/edu/sa/catalogue"]
+admin = ["cn:ops-console"]
+"""
+MISSING = "courses/missing"
+PUBLIC = {f"/grpc.health.v1.Health/{method}" for method in ("Check", "List", "Watch")}
+WRITES = {"Create", "BatchCreate", "Update", "Delete", "Undelete", "Publish", "Archive"}
+
+
+@pytest.fixture(scope="module")
+def authority() -> Authority:
+    return Authority()
+
+
+@pytest.fixture
+def policy(tmp_path: Path) -> Path:
+    path = tmp_path / "policy.toml"
+    path.write_text(POLICY)
+    return path
+
+
+@pytest.fixture
+def secure(database: Database, authority: Authority, policy: Path, tmp_path: Path) -> Iterator[Secure]:
+    """A service that asks every client for a certificate; it has one course."""
+    add(database, COURSE)
+    client_ca = tmp_path / "clients.crt"
+    replace(client_ca, authority.certificate)
+    tls = Tls(*authority.server().write(tmp_path, "server"), str(client_ca))
+    with secured(database, by_certificate, policy, tls, authority.certificate) as service:
+        yield service
+    tls.close()
+
+
+def reader(authority: Authority) -> Pair:
+    return authority.client(uris=["spiffe://prod.example/ns/edu/sa/enrolment"])
+
+
+def editor(authority: Authority) -> Pair:
+    return authority.client("catalogue", uris=["spiffe://prod.example/ns/edu/sa/catalogue"])
+
+
+def admin(authority: Authority) -> Pair:
+    return authority.client("ops-console")
+
+
+STRANGERS: dict[str, tuple[Callable[[Authority], Pair | None], str]] = {
+    "two URIs": (
+        lambda ca: ca.client(uris=["spiffe://prod.example/ns/edu/sa/enrolment", "spiffe://prod.example/b"]),
+        "CERTIFICATE_INVALID",
+    ),
+    "a URI of another kind": (
+        lambda ca: ca.client(uris=["https://prod.example/"], hosts=["report.internal"]),
+        "CERTIFICATE_INVALID",
+    ),
+    "two hosts": (lambda ca: ca.client(hosts=["report.internal", "b.internal"]), "CERTIFICATE_INVALID"),
+    "no name": (lambda ca: ca.client(), "CERTIFICATE_INVALID"),
+    "a name of spaces": (lambda ca: ca.client(" "), "CERTIFICATE_INVALID"),
+    "a name with a line break": (lambda ca: ca.client("ops-console\nINFO"), "CERTIFICATE_INVALID"),
+    "a name that the policy does not have": (lambda ca: ca.client("eve"), "PERMISSION_DENIED"),
+    "the name of another kind": (lambda ca: ca.client("report.internal"), "PERMISSION_DENIED"),
+    "another spelling": (lambda ca: ca.client("OPS-CONSOLE"), "PERMISSION_DENIED"),
+}
+NOT_CONNECTED: dict[str, Callable[[Authority], Pair | None]] = {
+    "nothing": lambda _: None,
+    "of another authority": lambda _: admin(Authority()),
+    "of another authority of the same name": lambda _: admin(Authority("throw-away authority")),
+    "expired": lambda ca: ca.client("ops-console", days=-1),
+    "of a server": lambda ca: ca.issue("ops-console", usage=SERVER),
+}
+
+
+def every_answer(
+    secure: Secure, folder: Path, client: Pair | None, headers: list[tuple[str, str]]
+) -> dict[str, Answer]:
+    """Ask for everything, on both faces; about a course that exists, and the same about one that does not."""
+    answers = {}
+    with secure.channel(client) as channel, secure.http(folder, client) as http:
+        for path in (*METHODS, *REFLECTION):
+            answers[path], other = (ask_grpc(channel, path, name, headers) for name in (COURSE.name, MISSING))
+            assert path in PUBLIC or answers[path] == other, path
+        for (method, path), (_, same) in zip(http_routes(COURSE.name), http_routes(MISSING), strict=True):
+            answers[f"{method} {path}"], other = (ask_http(http, method, each, headers) for each in (path, same))
+            assert answers[f"{method} {path}"] == other, path
+    return answers
+
+
+@pytest.mark.parametrize("shown", STRANGERS)
+def test_a_certificate_that_does_not_name_somebody_of_the_policy_opens_nothing(
+    secure: Secure, authority: Authority, tmp_path: Path, shown: str
+) -> None:
+    make, reason = STRANGERS[shown]
+    answers = every_answer(secure, tmp_path, make(authority), [])
+    assert {path for path, answer in answers.items() if answer.code == "OK"} == PUBLIC
+    code = "PERMISSION_DENIED" if reason == "PERMISSION_DENIED" else "UNAUTHENTICATED"
+    refused = {path: (answer.code, answer.reason) for path, answer in answers.items() if path not in PUBLIC}
+    assert {path: found for path, found in refused.items() if found[0] != code} == {}
+    assert {reason for path, (_, reason) in refused.items() if not path.startswith("HEAD")} == {reason}
+
+
+@pytest.mark.parametrize("headers", [[("authorization", "Bearer a.b.c")], [("authorization", "Basic YTpi")]])
+def test_a_certificate_and_a_token_together_are_ambiguous(
+    secure: Secure, authority: Authority, tmp_path: Path, headers: list[tuple[str, str]]
+) -> None:
+    answers = every_answer(secure, tmp_path, admin(authority), headers)
+    reasons = {answer.reason for path, answer in answers.items() if path not in PUBLIC and not path.startswith("HEAD")}
+    assert reasons == {"CREDENTIALS_AMBIGUOUS"}
+
+
+@pytest.mark.parametrize("shown", NOT_CONNECTED)
+def test_who_has_no_certificate_of_the_authority_does_not_even_connect(
+    secure: Secure, authority: Authority, tmp_path: Path, shown: str
+) -> None:
+    client = NOT_CONNECTED[shown](authority)
+    with secure.channel(client) as channel, secure.http(tmp_path, client) as http:
+        for path in METHODS:
+            assert ask_grpc(channel, path, COURSE.name).code == "UNAVAILABLE"
+        for method, path in http_routes(COURSE.name):
+            with pytest.raises((httpx2.TransportError, ssl.SSLError)):
+                ask_http(http, method, path)
+
+
+def may(role: Role, name: str) -> bool:
+    """What the table of the README says."""
+    is_write = any(name.startswith(verb) for verb in WRITES)
+    return role >= (Role.EDITOR if is_write else Role.READER)
+
+
+@pytest.mark.parametrize(
+    ("role", "who"), [(Role.READER, reader), (Role.EDITOR, editor), (Role.ADMIN, admin)], ids=lambda each: str(each)
+)
+def test_each_role_may_do_what_the_table_says_and_nothing_else(
+    secure: Secure, authority: Authority, tmp_path: Path, role: Role, who: Callable[[Authority], Pair]
+) -> None:
+    client = who(authority)
+    routes = {"POST": "CreateX", "PATCH": "UpdateX", "DELETE": "DeleteX", "GET": "Get", "HEAD": "Get", "PUT": "Get"}
+    with secure.channel(client) as channel, secure.http(tmp_path, client) as http:
+        for path in (*METHODS, *REFLECTION):
+            refused = ask_grpc(channel, path, MISSING).code == "PERMISSION_DENIED"
+            assert refused is not may(role, path.rpartition("/")[2]), path
+        for method, path in http_routes(MISSING):
+            refused = ask_http(http, method, path).code == "PERMISSION_DENIED"
+            allowed = may(role, routes[method]) or path == "/docs"  # which is no route of that method
+            assert refused is not allowed, (method, path)
+
+
+def test_every_method_of_the_contract_has_a_row() -> None:
+    pool = descriptor_pool.Default()
+    services = [pool.FindServiceByName(name) for name in ("course.v1.CourseService", "grpc.health.v1.Health")]
+    names = {
+        method.name if service.full_name.startswith("course.") else f"{service.full_name}/{method.name}"
+        for service in services
+        for method in service.methods
+    } | {path.removeprefix("/") for path in REFLECTION}
+    assert names == {name for name in policies.METHODS if not name.startswith("http/") and name != "unknown"}
+
+
+def test_a_method_without_a_row_is_for_nobody(
+    secure: Secure, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = {name: role for name, role in policies.METHODS.items() if name != "GetCourse"}
+    monkeypatch.setattr(policies, "METHODS", rows)
+    with secure.channel(admin(authority)) as channel:
+        answer = ask_grpc(channel, "/course.v1.CourseService/GetCourse", COURSE.name)
+        assert (answer.code, answer.reason) == ("PERMISSION_DENIED", "PERMISSION_DENIED")
+        assert ask_grpc(channel, "/course.v1.CourseService/ListCourses", COURSE.name).code == "OK"
+
+
+def test_a_probe_needs_no_policy_and_learns_nothing_else(secure: Secure, authority: Authority, tmp_path: Path) -> None:
+    with secure.http(tmp_path, authority.client("eve")) as http:
+        assert ask_http(http, "GET", "/livez").code == "OK"
+        assert ask_http(http, "GET", "/readyz/").code == "PERMISSION_DENIED"
+
+
+def test_request_ids_belong_to_the_identity(secure: Secure, authority: Authority, tmp_path: Path) -> None:
+    request = course_pb2.CreateCourseRequest(
+        course=course_pb2.Course(title="x"), request_id="6f1f2a60-3e0b-4c57-9d5a-2f0f5d3b8a11"
+    )
+    names = set()
+    for client in (editor(authority), admin(authority), editor(authority)):
+        with secure.channel(client) as channel:
+            names.add(course_pb2_grpc.CourseServiceStub(channel).CreateCourse(request, timeout=20).name)
+        with secure.http(tmp_path, client) as http:
+            headers = {"Idempotency-Key": request.request_id}
+            names.add(http.post("/courses", json={"title": "x"}, headers=headers).json()["name"])
+    assert len(names) == 2
+
+
+def test_a_refused_call_never_reaches_the_courses(
+    secure: Secure, authority: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def touched(*_: Any) -> None:
+        raise AssertionError("the database was asked")
+
+    for method in ("get", "add", "page"):
+        monkeypatch.setattr(CourseRepository, method, touched, raising=False)
+    every_answer(secure, tmp_path, authority.client("eve"), [])
+
+
+def test_without_the_step_that_identifies_everything_is_open(
+    database: Database, authority: Authority, policy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The control: what refuses in the tests above is these two steps."""
+    monkeypatch.setattr("course_service.auth.policy.Policy.__call__", lambda _, call: everybody(call))
+    with secured(database, anonymous, policy) as service, service.channel() as channel:
+        answer = ask_grpc(channel, "/course.v1.CourseService/GetCourse", MISSING, timeout=READ_SECONDS)
+        assert answer.code == "NOT_FOUND"
+        with service.http(tmp_path) as http:
+            assert ask_http(http, "GET", f"/{MISSING}").code == "NOT_FOUND"
