@@ -16,6 +16,9 @@ DEVELOPMENT_SECRET = "for-development-only"  # noqa: S105  # it is no secret
 """Everybody knows it, so everybody can make page tokens; the service warns of it in the log."""
 
 
+MIN_SECRET_LENGTH = 16
+
+
 class SettingsError(StartupError):
     """A `COURSE_*` variable is unknown or has an unusable value; the message names it, never its value."""
 
@@ -68,8 +71,10 @@ class Settings(BaseModel):
     """Where a small server has the health of the process for probes, by gRPC without TLS; empty turns it off."""
     database_session_settings: bool = True
     """Ask PostgreSQL for time limits and UTC when connecting; PgBouncer refuses that, so there they go on the role."""
-    page_token_secret: Annotated[str, Field(min_length=16)] = Field(DEVELOPMENT_SECRET, repr=False)
+    page_token_secret: Annotated[str, Field(min_length=MIN_SECRET_LENGTH)] = Field(DEVELOPMENT_SECRET, repr=False)
     """Signs the page tokens of lists; all replicas must have the same, and nobody else."""
+    page_token_secret_file: str = ""
+    """Has such secrets instead, one a line: the first signs, all are taken. It is read again when it changes."""
     threads: Annotated[int, Field(ge=1, le=64)] = 8
     """Calls worked on at once by gRPC, and as many by HTTP; each has a database connection."""
     max_waiting: Annotated[int, Field(ge=1, le=100_000)] = 1_000

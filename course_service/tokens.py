@@ -13,15 +13,21 @@ _MAX_LENGTH = 16_384
 
 
 class PageTokens:
-    """Makes and reads page tokens, signed with a secret that all replicas share."""
+    """Makes and reads page tokens, signed with secrets that all replicas share."""
 
-    def __init__(self, secret: str) -> None:
-        self._serializer = URLSafeSerializer(secret, salt="page", signer_kwargs={"digest_method": hashlib.sha256})
+    def __init__(self, *secrets: str) -> None:
+        self.use(*secrets)
+
+    def use(self, *secrets: str) -> None:
+        """Sign with the first secret from now on, and read what was signed with any of them."""
+        self._serializers = [
+            URLSafeSerializer(secret, salt="page", signer_kwargs={"digest_method": hashlib.sha256})
+            for secret in secrets
+        ]
 
     def make(self, query: str, place: Place) -> str:
         """Make the token of a place in the list of a query."""
-        texts = [value.isoformat() if isinstance(value, datetime) else value for value in place]
-        return str(self._serializer.dumps([query, *texts]))
+        return _made(self._serializers[0], query, place)
 
     def read(self, token: str, query: str, orders: Sequence[Order]) -> Place | None:
         """Return the place of a token, None for an empty one.
@@ -32,10 +38,7 @@ class PageTokens:
             return None
         if len(token) > _MAX_LENGTH or not token.isascii():
             raise PageTokenInvalid
-        try:
-            made_for, *texts = self._serializer.loads(token)
-        except BadData:
-            raise PageTokenInvalid from None
+        serializer, (made_for, *texts) = self._loaded(token)
         if made_for != query:
             raise PageTokenMismatch
         place = tuple(
@@ -43,6 +46,19 @@ class PageTokens:
             for order, text in zip(orders, texts, strict=True)
         )
         # Base64 has spare bits, so that several texts stand for the same bytes; only the one that was made counts.
-        if self.make(query, place) != token:
+        if _made(serializer, query, place) != token:
             raise PageTokenInvalid
         return place
+
+    def _loaded(self, token: str) -> tuple[URLSafeSerializer, list[str]]:
+        for serializer in self._serializers:
+            try:
+                return serializer, serializer.loads(token)
+            except BadData:
+                continue
+        raise PageTokenInvalid
+
+
+def _made(serializer: URLSafeSerializer, query: str, place: Place) -> str:
+    texts = [value.isoformat() if isinstance(value, datetime) else value for value in place]
+    return str(serializer.dumps([query, *texts]))

@@ -121,13 +121,18 @@ def _database(database_url: URL) -> Iterator[Database]:
     database.close()
 
 
-@pytest.fixture
-def database(_database: Database, database_url: URL) -> Database:
-    """The migrated database, empty at the start of each test."""
-    engine = create_engine(database_url, poolclass=NullPool)
+def empty(url: URL) -> None:
+    """Delete all that is stored."""
+    engine = create_engine(url, poolclass=NullPool)
     with engine.begin() as connection:
         for table in ("course_external_ids", "courses", "answers"):
             connection.execute(text(f"DELETE FROM {table}"))
+
+
+@pytest.fixture
+def database(_database: Database, database_url: URL) -> Database:
+    """The migrated database, empty at the start of each test."""
+    empty(database_url)
     return _database
 
 

@@ -9,6 +9,7 @@ import httpx2
 import pytest
 from course.v1 import course_pb2, course_pb2_grpc
 from google.protobuf import descriptor_pool
+from sqlalchemy.engine import URL
 
 from course_service.auth import policy as policies
 from course_service.auth.identify import by_certificate
@@ -18,6 +19,7 @@ from course_service.call import READ_SECONDS
 from course_service.guard.steps import anonymous, everybody
 from course_service.store.courses import CourseRepository
 from course_service.store.database import Database
+from tests.conftest import empty
 from tests.support.certificates import SERVER, Authority, Pair, replace
 from tests.support.secure import METHODS, REFLECTION, Answer, Secure, ask_grpc, ask_http, http_routes, secured
 from tests.test_repository import COURSE, add
@@ -38,21 +40,29 @@ def authority() -> Authority:
     return Authority()
 
 
-@pytest.fixture
-def policy(tmp_path: Path) -> Path:
-    path = tmp_path / "policy.toml"
+@pytest.fixture(scope="module")
+def policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("policy") / "policy.toml"
     path.write_text(POLICY)
     return path
 
 
-@pytest.fixture
-def secure(database: Database, authority: Authority, policy: Path, tmp_path: Path) -> Iterator[Secure]:
+@pytest.fixture(scope="module")
+def secure(
+    _database: Database,
+    database_url: URL,
+    authority: Authority,
+    policy: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Secure]:
     """A service that asks every client for a certificate; it has one course."""
-    add(database, COURSE)
-    client_ca = tmp_path / "clients.crt"
+    empty(database_url)
+    add(_database, COURSE)
+    folder = tmp_path_factory.mktemp("tls")
+    client_ca = folder / "clients.crt"
     replace(client_ca, authority.certificate)
-    tls = Tls(*authority.server().write(tmp_path, "server"), str(client_ca))
-    with secured(database, by_certificate, policy, tls, authority.certificate) as service:
+    tls = Tls(*authority.server().write(folder, "server"), str(client_ca))
+    with secured(_database, by_certificate, policy, tls, authority.certificate) as service:
         yield service
     tls.close()
 
@@ -110,6 +120,7 @@ def every_answer(
     return answers
 
 
+@pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
 @pytest.mark.parametrize("shown", STRANGERS)
 def test_a_certificate_that_does_not_name_somebody_of_the_policy_opens_nothing(
     secure: Secure, authority: Authority, tmp_path: Path, shown: str
@@ -123,6 +134,7 @@ def test_a_certificate_that_does_not_name_somebody_of_the_policy_opens_nothing(
     assert {reason for path, (_, reason) in refused.items() if not path.startswith("HEAD")} == {reason}
 
 
+@pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
 @pytest.mark.parametrize("headers", [[("authorization", "Bearer a.b.c")], [("authorization", "Basic YTpi")]])
 def test_a_certificate_and_a_token_together_are_ambiguous(
     secure: Secure, authority: Authority, tmp_path: Path, headers: list[tuple[str, str]]
@@ -132,6 +144,7 @@ def test_a_certificate_and_a_token_together_are_ambiguous(
     assert reasons == {"CREDENTIALS_AMBIGUOUS"}
 
 
+@pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
 @pytest.mark.parametrize("shown", NOT_CONNECTED)
 def test_who_has_no_certificate_of_the_authority_does_not_even_connect(
     secure: Secure, authority: Authority, tmp_path: Path, shown: str
@@ -180,6 +193,7 @@ def test_every_method_of_the_contract_has_a_row() -> None:
     assert names == {name for name in policies.METHODS if not name.startswith("http/") and name != "unknown"}
 
 
+@pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
 def test_a_method_without_a_row_is_for_nobody(
     secure: Secure, authority: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -191,6 +205,7 @@ def test_a_method_without_a_row_is_for_nobody(
         assert ask_grpc(channel, "/course.v1.CourseService/ListCourses", COURSE.name).code == "OK"
 
 
+@pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
 def test_a_probe_needs_no_policy_and_learns_nothing_else(secure: Secure, authority: Authority, tmp_path: Path) -> None:
     with secure.http(tmp_path, authority.client("eve")) as http:
         assert ask_http(http, "GET", "/livez").code == "OK"
@@ -211,6 +226,7 @@ def test_request_ids_belong_to_the_identity(secure: Secure, authority: Authority
     assert len(names) == 2
 
 
+@pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
 def test_a_refused_call_never_reaches_the_courses(
     secure: Secure, authority: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -222,6 +238,7 @@ def test_a_refused_call_never_reaches_the_courses(
     every_answer(secure, tmp_path, authority.client("eve"), [])
 
 
+@pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
 def test_without_the_step_that_identifies_everything_is_open(
     database: Database, authority: Authority, policy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,7 +5,7 @@ import queue
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +29,7 @@ from course_service.store.courses import CourseRepository
 from course_service.store.database import Database
 from tests.conftest import TOKENS
 from tests.support.failures import Failure, grpc_failure, http_failure
+from tests.support.waiting import until
 
 THREADS = 2
 WAITING = 3
@@ -340,11 +341,3 @@ def test_a_connection_too_many_is_ended_and_the_others_are_not(small: Small) -> 
     assert small.http.get("/livez").status_code == 200
     for connection in held:
         connection.close()
-
-
-def until(condition: Callable[[], bool]) -> None:
-    """Wait until something is so."""
-    deadline = time.monotonic() + 5
-    while not condition():
-        assert time.monotonic() < deadline
-        threading.Event().wait(0.01)

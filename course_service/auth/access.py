@@ -47,5 +47,5 @@ def open_access(settings: Settings) -> Access:
     from course_service.auth.keys import KeySet
     from course_service.auth.tokens import Tokens
 
-    keys = KeySet.open(settings.token_keys)
+    keys = KeySet(settings.token_keys)
     return Access(tls, ByToken(Tokens(settings.token_issuer, settings.token_audience, keys)), policy, keys)

@@ -7,12 +7,13 @@ import logging
 import resource
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import grpc
 
 from course_service.auth.access import open_access
+from course_service.auth.watched import Unusable, Watched
 from course_service.commands.common import open_database
 from course_service.exposure import check_exposure
 from course_service.guard.guard import Guard
@@ -24,7 +25,7 @@ from course_service.rest.server import HttpServer
 from course_service.rpc.health import HealthServicer
 from course_service.rpc.server import make_health_server, make_server
 from course_service.rpc.threads import CallThreads
-from course_service.settings import DEVELOPMENT_SECRET, Settings, load_settings
+from course_service.settings import DEVELOPMENT_SECRET, MIN_SECRET_LENGTH, Settings, load_settings
 from course_service.startup import StartupError
 from course_service.store.database import Database
 from course_service.telemetry.calls import CallLog
@@ -74,8 +75,6 @@ def serve(settings: Settings, observe: Observe) -> None:
     access = open_access(settings)
     guard = Guard(identify=access.identify, authorise=access.authorise, observe=observe)
     servers = _Servers(settings, guard, access.tls, database, on_end=stop.set)
-    if settings.page_token_secret == DEVELOPMENT_SECRET:
-        _log.warning("page tokens are signed with a secret that everybody knows; set COURSE_PAGE_TOKEN_SECRET")
     servers.start()
     gc.freeze()  # what has been loaded stays loaded: the garbage collector need not visit it again
     stop.wait()
@@ -100,7 +99,7 @@ class _Servers:
         self._health = Health(database)
         self._health_servicer = HealthServicer(self._health)
         self._threads = CallThreads(settings.threads, max_waiting=settings.max_waiting)
-        tokens = PageTokens(settings.page_token_secret)
+        tokens = _page_tokens(settings)
         self._grpc, self._grpc_port = make_server(
             settings.grpc_address,
             database,
@@ -158,6 +157,23 @@ class _Servers:
             self._grpc.stop(None).wait()  # only peers that no longer react keep it open
         if self._probes:
             self._probes.stop(None)
+
+
+def _page_tokens(settings: Settings) -> PageTokens:
+    """Make what signs page tokens, by the setting or by a file that may be replaced. Raises `StartupError`."""
+    tokens = PageTokens(settings.page_token_secret)
+    if settings.page_token_secret_file:
+
+        def use(contents: Sequence[bytes]) -> None:
+            secrets = contents[0].decode("utf-8", "replace").split()
+            if not secrets or any(len(secret) < MIN_SECRET_LENGTH for secret in secrets):
+                raise Unusable(f"it has to have secrets of {MIN_SECRET_LENGTH} characters at least, one a line")
+            tokens.use(*secrets)
+
+        Watched("COURSE_PAGE_TOKEN_SECRET_FILE", [settings.page_token_secret_file], use)
+    elif settings.page_token_secret == DEVELOPMENT_SECRET:
+        _log.warning("page tokens are signed with a secret that everybody knows; set COURSE_PAGE_TOKEN_SECRET")
+    return tokens
 
 
 def _allow_connections() -> None:
