@@ -18,7 +18,7 @@ GRPC_ADDRESS = $(or $(COURSE_GRPC_ADDRESS),127.0.0.1:50051)
 PROTO := course/v1/course.proto
 PROTOC := $(BIN)/python -m grpc_tools.protoc -I$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
 
-.PHONY: help setup run test test-faults test-failover soak lint format typecheck proto proto-check proto-lint proto-breaking protos wheel migrate purge lock
+.PHONY: help setup run demo-secure audit test test-faults test-failover soak lint format typecheck proto proto-check proto-lint proto-breaking protos wheel migrate purge lock
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-15s %s\n", $$1, $$2}' Makefile
@@ -38,6 +38,9 @@ run: migrate  ## migrate, then serve gRPC and HTTP (on SQLite unless COURSE_DATA
 	@echo "  grpcurl -plaintext -d '{\"course\":{\"title\":\"Biology\"}}' $(GRPC_ADDRESS) course.v1.CourseService/CreateCourse"
 	@echo 'Ctrl-C stops it.'
 	@exec $(BIN)/python -m course_service
+
+demo-secure: $(READY)  ## serve with throw-away certificates and tokens, and print what a reader, an editor and a stranger type
+	@exec $(BIN)/python -m deploy.demo_secure
 
 migrate: $(READY)  ## bring the database of COURSE_DATABASE_URL to the newest schema
 	@$(BIN)/python -m course_service migrate
@@ -92,14 +95,18 @@ protos: $(READY)  ## pack the contract for callers in any language: dist/course-
 	@$(PROTOC) -Iprotos --include_imports --include_source_info --descriptor_set_out=dist/course.binpb $(PROTO) google/rpc/status.proto google/rpc/error_details.proto
 	@$(BIN)/python protos/pack.py dist/course.binpb dist/course-protos.tar.gz
 
-wheel: $(READY)  ## build the wheel: stubs for Python callers, and the service: dist/course_service-*.whl
+wheel: $(READY)  ## build the wheel (stubs for Python callers, and the service) and its bill of materials: dist/
 	@$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation -w dist .
-	@ls dist/*.whl
+	@$(BIN)/cyclonedx-py requirements requirements.lock --output-reproducible --of JSON -o dist/bom.json
+	@ls dist/*.whl dist/bom.json
 
 # buf reads an image made by protoc, because it finds google/api/*.proto in the installed package and buf cannot.
 var/contract.binpb: protos/$(PROTO) | $(READY)
 	@mkdir -p var
 	@$(PROTOC) -Iprotos --include_imports --include_source_info --descriptor_set_out=$@ $(PROTO)
+
+audit: $(READY)  ## look the locked dependencies up for known vulnerabilities; says so where the network does not reach
+	@$(BIN)/python -m deploy.audit
 
 lock: $(READY)  ## renew the lock files after a change of pyproject.toml
 	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --extra server --extra otel pyproject.toml -o requirements.lock

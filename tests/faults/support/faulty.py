@@ -162,9 +162,9 @@ def stock_decode() -> None:
     """Have grpcio decode the messages of unary calls, as it does by itself."""
     make = put("grpc", "stream_unary_rpc_method_handler", None)
 
-    def with_deserializer(unary: Any, _: None, serialize: Any) -> Any:
+    def with_deserializer(unary: Any) -> Any:
         decode, unary._decode = unary._decode, None
-        return make(unary, decode, serialize)
+        return make(unary, decode)
 
     put("grpc", "stream_unary_rpc_method_handler", with_deserializer)
 

@@ -1,0 +1,1 @@
+"""What an operator deploys, and programs that show it."""
