@@ -1,10 +1,18 @@
 """Who gets in: certificates and roles, on both faces, for every method and route."""
 
+import socket
 import ssl
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import grpc
+import h2.config
+import h2.connection
+import h2.events
 import httpx2
 import pytest
 from course.v1 import course_pb2, course_pb2_grpc
@@ -16,12 +24,19 @@ from course_service.auth.identify import by_certificate
 from course_service.auth.policy import Role
 from course_service.auth.tls import Tls
 from course_service.call import READ_SECONDS
+from course_service.guard.guard import Guard
 from course_service.guard.steps import anonymous, everybody
+from course_service.health import Health
+from course_service.rest.app import make_app
+from course_service.rest.places import Places
+from course_service.rest.server import HttpServer
 from course_service.store.courses import CourseRepository
 from course_service.store.database import Database
-from tests.conftest import empty
+from tests.conftest import ROOT, TOKENS, empty
 from tests.support.certificates import SERVER, Authority, Pair, replace
+from tests.support.processes import environment_of, running
 from tests.support.secure import METHODS, REFLECTION, Answer, Secure, ask_grpc, ask_http, http_routes, secured
+from tests.support.waiting import until
 from tests.test_repository import COURSE, add
 
 POLICY = """
@@ -249,3 +264,122 @@ def test_without_the_step_that_identifies_everything_is_open(
         assert answer.code == "NOT_FOUND"
         with service.http(tmp_path) as http:
             assert ask_http(http, "GET", f"/{MISSING}").code == "NOT_FOUND"
+
+
+def headers_only(port: int, client: tuple[str, str], authority: bytes) -> ssl.SSLSocket:
+    """A call of CreateCourse whose message never comes."""
+    context = ssl.create_default_context(cadata=authority.decode())
+    context.set_alpn_protocols(["h2"])
+    context.load_cert_chain(*client)
+    connection = context.wrap_socket(
+        socket.create_connection(("127.0.0.1", port), timeout=10), server_hostname="localhost"
+    )
+    framing = h2.connection.H2Connection(h2.config.H2Configuration(header_encoding="utf-8"))
+    framing.initiate_connection()
+    framing.send_headers(
+        1,
+        [
+            (":method", "POST"),
+            (":scheme", "https"),
+            (":path", "/course.v1.CourseService/CreateCourse"),
+            (":authority", "localhost"),
+            ("te", "trailers"),
+            ("content-type", "application/grpc"),
+        ],
+    )
+    connection.sendall(framing.data_to_send())
+    return connection
+
+
+def trailers(connection: ssl.SSLSocket) -> dict[str, str]:
+    """Read until the response has ended."""
+    framing = h2.connection.H2Connection(h2.config.H2Configuration(header_encoding="utf-8"))
+    framing.initiate_connection()
+    framing.send_headers(1, [(":method", "POST"), (":scheme", "https"), (":path", "/"), (":authority", "x")])
+    found: dict[str, str] = {}
+    while True:
+        for event in framing.receive_data(connection.recv(1 << 14)):
+            if isinstance(event, h2.events.ResponseReceived | h2.events.TrailersReceived):
+                found.update(event.headers)  # type: ignore[arg-type]  # text, by header_encoding
+            if isinstance(event, h2.events.StreamEnded | h2.events.StreamReset):
+                return found
+
+
+@pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
+def test_who_is_refused_is_refused_before_the_message_and_slows_nobody(
+    secure: Secure, authority: Authority, tmp_path: Path
+) -> None:
+    stranger = authority.client("eve").write(tmp_path, "eve")
+
+    def slowest(channel: grpc.Channel) -> float:
+        found = 0.0
+        for _ in range(30):
+            began = time.perf_counter()
+            assert ask_grpc(channel, "/course.v1.CourseService/GetCourse", MISSING).code == "NOT_FOUND"
+            found = max(found, time.perf_counter() - began)
+        return found
+
+    with secure.channel(reader(authority)) as channel:
+        before = slowest(channel)
+        connections = [headers_only(secure.grpc_port, stranger, authority.certificate) for _ in range(64)]
+        during = slowest(channel)
+    began = time.perf_counter()
+    last = headers_only(secure.grpc_port, stranger, authority.certificate)
+    connected = time.perf_counter()
+    assert trailers(last)["grpc-status"] == "7"
+    assert time.perf_counter() - connected < 0.1 + (connected - began)  # a busy machine is as slow at connecting
+    assert {trailers(connection)["grpc-status"] for connection in connections} == {"7"}
+    for connection in (*connections, last):
+        connection.close()
+    assert during < before + 0.25
+
+
+@pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
+def test_a_certificate_that_expires_is_refused_on_a_live_connection_too(
+    secure: Secure, authority: Authority, tmp_path: Path
+) -> None:
+    client = authority.client("ops-console", days=4 / 86_400)  # 4 s
+    with secure.channel(client) as channel, secure.http(tmp_path, client) as http:
+
+        def reasons() -> set[str]:
+            return {
+                ask_grpc(channel, "/course.v1.CourseService/GetCourse", MISSING).reason,
+                ask_http(http, "GET", f"/{MISSING}").reason,
+            }
+
+        assert reasons() == {"COURSE_NOT_FOUND"}
+        until(lambda: reasons() == {"CERTIFICATE_INVALID"})
+
+
+def test_a_connection_by_http_ends_when_it_is_old(database: Database, policy: Path) -> None:
+    app = make_app(database, TOKENS, Health(database), Guard(), Places(2), max_connection_age_seconds=0.2)
+    server = HttpServer("127.0.0.1:0", app)
+    server.start()
+    with httpx2.Client(base_url=f"http://127.0.0.1:{server.port}") as http:
+        assert "connection" not in http.get("/livez").headers
+        until(lambda: http.get("/livez").headers.get("connection") == "close")
+        assert "connection" not in http.get("/livez").headers  # it is a new one
+    server.stop()
+
+
+@pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
+def test_the_health_check_of_a_container_speaks_tls_and_says_what_it_lacks(
+    database_url: URL, authority: Authority, tmp_path: Path
+) -> None:
+    certificate, key = authority.server().write(tmp_path, "server")
+    shown = {"COURSE_TLS_CERTIFICATE_FILE": certificate, "COURSE_TLS_KEY_FILE": key}
+
+    def check(**settings: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "course_service", "health"]
+        environment = environment_of(**settings)
+        return subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=False)
+
+    with running(database_url, **shown) as process:
+        assert check(**shown, COURSE_GRPC_ADDRESS=process.grpc_address).returncode == 0
+        assert check(COURSE_GRPC_ADDRESS=process.grpc_address).returncode == 1
+    assert check(**shown, COURSE_GRPC_ADDRESS=process.grpc_address).returncode == 1
+    lacking = check(**shown, COURSE_TLS_CLIENT_CA_FILE=certificate)
+    assert lacking.returncode == 1
+    assert (
+        lacking.stderr == "course-service: clients need a certificate; set COURSE_HEALTH_ADDRESS for the health check\n"
+    )
