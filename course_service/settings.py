@@ -82,6 +82,8 @@ class Settings(BaseModel):
     """How long the service goes on serving after SIGTERM while it reports NOT_SERVING, so that callers can leave."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     """The lowest severity that is logged."""
+    log_format: Literal["auto", "text", "json"] = "auto"
+    """How a line of the log is written; `auto`: as text on a terminal, else as a JSON object."""
 
     @property
     def database(self) -> URL:

@@ -55,8 +55,8 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     "guard": (GUARD, {"google"}),
     "health": ({*STORE, *GUARD}, {*STORAGE, "google"}),
     "telemetry/__init__": (set(), set()),
-    "telemetry/logs": (set(), set()),
-    "telemetry/calls": ({"call", "errors", "guard", "telemetry/logs"}, set()),
+    "telemetry/logs": (set(), {"pydantic_core"}),
+    "telemetry/calls": ({"call", "errors", "guard", "telemetry/logs"}, {"pydantic_core"}),
     "rpc": ({*FACES, "rpc"}, {"course", "google", "grpc", "grpc_health", "grpc_reflection", "grpc_status"}),
     "rest": (
         {*FACES, "rest"},

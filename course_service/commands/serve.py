@@ -36,7 +36,7 @@ _GRACE_SECONDS = 10.0
 def main() -> int:
     """Serve; returns the exit code. Raises `StartupError`."""
     settings = load_settings()
-    log = log_in_background(settings.log_level)
+    log = log_in_background(settings.log_level, settings.log_format)
     try:
         serve(settings, Guard(observe=CallLog(log, settings.log_level)))
     finally:

@@ -74,9 +74,9 @@ def level_of(call: Call) -> int:
 
 
 def call_line(call: Call, seconds: float) -> str:
-    """Say how a call ended, how long it took, and who called. No value of a field is in it."""
+    """Say how a call ended, how long it took, and who called. Of the request it has names of courses and no values."""
     line = f"{call.face} {call.method} {call.code} {seconds * 1000:.1f} ms caller={call.caller}"
-    for name in ("reason", "request_id", "error_id", "cause"):
+    for name in ("reason", "request_id", "course", "trace_id", "error_id", "cause"):
         if value := getattr(call, name):
             line += f" {name}={value}"
     return line
