@@ -66,6 +66,8 @@ class Settings(BaseModel):
     """Where HTTP listens, `HOST:PORT`; empty turns HTTP off."""
     health_address: OptionalAddress = ""
     """Where a small server has the health of the process for probes, by gRPC without TLS; empty turns it off."""
+    metrics_address: OptionalAddress = ""
+    """Where Prometheus reads metrics, at `/metrics`, by HTTP without TLS; empty turns them off."""
     database_session_settings: bool = True
     """Ask PostgreSQL for time limits and UTC when connecting; PgBouncer refuses that, so there they go on the role."""
     page_token_secret: Annotated[str, Field(min_length=16)] = Field(DEVELOPMENT_SECRET, repr=False)

@@ -21,8 +21,8 @@ from course_service.rpc.threads import CallThreads
 from course_service.settings import DEVELOPMENT_SECRET, Settings, load_settings
 from course_service.startup import StartupError
 from course_service.store.database import Database
-from course_service.telemetry.calls import CallLog
 from course_service.telemetry.logs import log_in_background
+from course_service.telemetry.telemetry import Telemetry, open_telemetry
 from course_service.tokens import PageTokens
 
 _log = logging.getLogger("course_service")
@@ -38,13 +38,17 @@ def main() -> int:
     settings = load_settings()
     log = log_in_background(settings.log_level, settings.log_format)
     try:
-        serve(settings, Guard(observe=CallLog(log, settings.log_level)))
+        telemetry = open_telemetry(settings, log)
+        try:
+            serve(settings, Guard(begin=telemetry.begin, observe=telemetry.end), telemetry)
+        finally:
+            telemetry.close()
     finally:
         log.close()
     return 0
 
 
-def serve(settings: Settings, guard: Guard) -> None:
+def serve(settings: Settings, guard: Guard, telemetry: Telemetry) -> None:
     """Serve until SIGTERM, SIGINT or the end of the HTTP server. Raises `StartupError`."""
     stop = threading.Event()
     at_once = threading.Event()
@@ -60,8 +64,9 @@ def serve(settings: Settings, guard: Guard) -> None:
     _allow_connections()
 
     # A connection for every thread that may ask: gRPC's and HTTP's.
-    database = open_database(settings, connections=2 * settings.threads)
+    database = open_database(settings, connections=2 * settings.threads, watch=telemetry.watch)
     servers = _Servers(settings, guard, database, on_end=stop.set)
+    telemetry.start(database, servers.health)
     if settings.page_token_secret == DEVELOPMENT_SECRET:
         _log.warning("page tokens are signed with a secret that everybody knows; set COURSE_PAGE_TOKEN_SECRET")
     servers.start()
@@ -83,8 +88,8 @@ class _Servers:
 
     def __init__(self, settings: Settings, guard: Guard, database: Database, *, on_end: Callable[[], object]) -> None:
         self._settings = settings
-        self._health = Health(database)
-        self._health_servicer = HealthServicer(self._health)
+        self.health = Health(database)
+        self._health_servicer = HealthServicer(self.health)
         self._threads = CallThreads(settings.threads, max_waiting=settings.max_waiting)
         tokens = PageTokens(settings.page_token_secret)
         self._grpc, self._grpc_port = make_server(
@@ -100,7 +105,7 @@ class _Servers:
         self._http: HttpServer | None = None
         if settings.http_address:
             places = Places(settings.threads, max_waiting=settings.max_waiting)
-            app = make_app(database, tokens, self._health, guard, places)
+            app = make_app(database, tokens, self.health, guard, places)
             self._http = HttpServer(settings.http_address, app, max_connections=settings.max_connections, on_end=on_end)
         self._probes: grpc.Server | None = None
         if settings.health_address:
@@ -121,11 +126,11 @@ class _Servers:
             _log.info("HTTP on port %d (%s), documented at /docs", self._http.port, self._settings.http_address)
         self._grpc.start()
         _log.info("gRPC on port %d (%s)", self._grpc_port, self._settings.grpc_address)
-        self._health.start()
+        self.health.start()
 
     def warn(self) -> None:
         """Have callers leave: report NOT_SERVING, and go on serving."""
-        self._health.stop()
+        self.health.stop()
 
     def stop(self) -> None:
         """Take no more calls, and let those under way finish."""

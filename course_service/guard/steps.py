@@ -30,6 +30,8 @@ Admit = Callable[[Call], AbstractContextManager[None]]
 """Takes room for the call until the context ends, or raises because there is none."""
 
 
+Begin = Callable[[Call, Credentials], None]
+"""Observes a call that begins, of which it is not known yet who calls."""
 Observe = Callable[[Call, float], None]
 """Observes a call that has ended, and how many seconds it took."""
 

@@ -10,11 +10,13 @@ from fastapi import FastAPI
 from fastapi.responses import RedirectResponse, Response
 from fastapi_offline import FastAPIOffline
 from starlette.convertors import StringConvertor, register_url_convertor
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from course_service.call import UNKNOWN_METHOD, Call
 from course_service.errors import CourseError
 from course_service.guard.guard import Guard
+from course_service.guard.steps import Credentials
 from course_service.health import Health
 from course_service.rest.body import check_headers
 from course_service.rest.errors import METHOD, error_response, map_errors
@@ -96,7 +98,11 @@ class _Guarded:
         # HEAD is GET without the body, which the server leaves out.
         inner = {**scope, "method": "GET" if scope["method"] == "HEAD" else scope["method"], METHOD: scope["method"]}
         call = Call(face="http")
-        with self._guard.observed(call), contextlib.suppress(Exception):  # which has been reported and responded to
+        credentials = Credentials(Headers(scope=scope).items)
+        with (
+            self._guard.observed(call, credentials),
+            contextlib.suppress(Exception),
+        ):  # which has been reported and responded to
             try:
                 check_headers(scope["headers"])
             except CourseError as error:
