@@ -48,6 +48,12 @@ class Call:
     """When the caller stops waiting, by `time.monotonic()`."""
     request_id: str = ""
     """The call's request_id, if it has one."""
+    course: str = ""
+    """The name of the course that a write is about; of several, their names with commas between them."""
+    trace_id: str = ""
+    """The W3C trace that the call belongs to, in hexadecimal; empty while there are no traces."""
+    trace: object = None
+    """What the traces keep of the call until it has ended."""
     is_surplus: bool = False
     """Whether it came in while as many calls of its face waited as may."""
     code: str = "OK"

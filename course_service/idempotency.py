@@ -36,6 +36,8 @@ class _Write(Protocol):
     @property
     def request_id(self) -> str: ...
     @property
+    def course_name(self) -> str: ...
+    @property
     def validate_only(self) -> bool: ...
     @property
     def fingerprint(self) -> str: ...
@@ -61,6 +63,7 @@ def write_once(
     """
     this_call = call.current()
     this_call.request_id = request.request_id
+    this_call.course = request.course_name
     key = RecordKey(this_call.caller, method, request.request_id)
 
     def recorded(repositories: Repositories) -> _T:
@@ -78,10 +81,13 @@ def write_once(
         return result.from_outcome(_outcome_of(record, request)) if record else work(repositories)
 
     if request.validate_only:
-        return database.try_out(tried)
-    if request.request_id:
-        return database.write(recorded, repeatable=True)
-    return database.write(work, repeatable=known is not None)
+        done = database.try_out(tried)
+    elif request.request_id:
+        done = database.write(recorded, repeatable=True)
+    else:
+        done = database.write(work, repeatable=known is not None)
+    this_call.course = ",".join(course.name for course in result.to_outcome(done).courses) or this_call.course
+    return done
 
 
 def _outcome_of(record: IdempotencyRecord, request: _Write) -> Outcome:

@@ -126,6 +126,11 @@ class _Write(_Input):
         """What an idempotency record of the same request may have: records of version 0.1 counted defaults too."""
         return self.fingerprint, _hash(self._asked(exclude_defaults=False))
 
+    @property
+    def course_name(self) -> str:
+        """The name of the course that it is about, if the request says it."""
+        return ""
+
     def _asked(self, *, exclude_defaults: bool) -> dict[str, object]:
         """Return what is asked for."""
         return self.model_dump(exclude={"request_id", "validate_only"}, exclude_defaults=exclude_defaults)
@@ -141,6 +146,11 @@ class _Named(_Input):
         """The last part of the name."""
         return self.name.removeprefix(COLLECTION)
 
+    @property
+    def course_name(self) -> str:
+        """The name."""
+        return self.name
+
 
 class CreateCourseRequest(_Write):
     """What CreateCourse takes."""
@@ -149,6 +159,11 @@ class CreateCourseRequest(_Write):
     """The course."""
     course_id: CourseId = Field(default_factory=str)
     """Last part of the course's name, not to read as a UUID; left out, the service makes a UUID."""
+
+    @property
+    def course_name(self) -> str:
+        """The name that the course is to have, if the request chooses it."""
+        return COLLECTION + self.course_id if self.course_id else ""
 
 
 class GetCourseRequest(_Named):

@@ -69,6 +69,8 @@ class Settings(BaseModel):
     """Where HTTP listens, `HOST:PORT`; empty turns HTTP off."""
     health_address: OptionalAddress = ""
     """Where a small server has the health of the process for probes, by gRPC without TLS; empty turns it off."""
+    metrics_address: OptionalAddress = ""
+    """Where Prometheus reads metrics, at `/metrics`, by HTTP without TLS; empty turns them off."""
     database_session_settings: bool = True
     """Ask PostgreSQL for time limits and UTC when connecting; PgBouncer refuses that, so there they go on the role."""
     page_token_secret: Annotated[str, Field(min_length=MIN_SECRET_LENGTH)] = Field(DEVELOPMENT_SECRET, repr=False)
@@ -107,6 +109,8 @@ class Settings(BaseModel):
     """Let in everybody where other machines reach the ports."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     """The lowest severity that is logged."""
+    log_format: Literal["auto", "text", "json"] = "auto"
+    """How a line of the log is written; `auto`: as text on a terminal, else as a JSON object."""
 
     @property
     def authenticates(self) -> bool:

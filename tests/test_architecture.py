@@ -18,9 +18,11 @@ REQUESTS = {*CORE, "descriptions", "fields", "filters", "paging", "responses", "
 STORE = {*REQUESTS, "store"}
 USE_CASES = {*STORE, "idempotency", "services", "tokens"}
 GUARD = {*CORE, "guard"}
+TELEMETRY = {"telemetry/calls", "telemetry/logs", "telemetry/metrics", "telemetry/scrapes"}
 FACES = {*USE_CASES, *GUARD, "auth/tls", "auth/watched", "health", "ports"}
 
 VALIDATION = {"langcodes", "pydantic", "pydantic_core"}
+TELEMETRY_LIBRARIES = {"google", "prometheus_client"}
 STORAGE = {*VALIDATION, "lark", "psycopg2", "sqlalchemy"}
 
 # What each module, or each folder of modules, may reach: modules of this package, then libraries. What its imports
@@ -63,8 +65,14 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     ),
     "health": ({*STORE, *GUARD}, {*STORAGE, "google"}),
     "telemetry/__init__": (set(), set()),
-    "telemetry/logs": (set(), set()),
-    "telemetry/calls": ({"call", "errors", "guard", "telemetry/logs"}, set()),
+    "telemetry/logs": (set(), {"pydantic_core"}),
+    "telemetry/metrics": ({*STORE, *GUARD, "health"}, {*STORAGE, "google", "prometheus_client"}),
+    "telemetry/scrapes": ({*GUARD, "ports"}, {"prometheus_client"}),
+    "telemetry/telemetry": (
+        {*STORE, *GUARD, "health", "ports", "settings", *TELEMETRY},
+        {*STORAGE, *TELEMETRY_LIBRARIES},
+    ),
+    "telemetry/calls": ({"call", "errors", "guard", "telemetry/logs"}, {"pydantic_core"}),
     "rpc": ({*FACES, "rpc"}, {"course", "google", "grpc", "grpc_health", "grpc_reflection", "grpc_status"}),
     "rest": (
         {*FACES, "rest"},
@@ -76,7 +84,7 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     "commands/migrate": ({*STORE, "settings", "commands/common"}, {"alembic"}),
     "commands/purge": ({*USE_CASES, "settings", "telemetry/logs", "commands/common"}, set()),
     "commands/serve": (
-        {*FACES, "auth", "exposure", "rpc", "rest", "settings", "telemetry/calls", "telemetry/logs", "commands/common"},
+        {*FACES, "auth", "exposure", "rpc", "rest", "settings", "commands/common", "telemetry/telemetry", *TELEMETRY},
         {"grpc"},
     ),
 }

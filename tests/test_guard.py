@@ -478,7 +478,8 @@ def test_a_call_whose_caller_has_stopped_waiting_is_not_logged_as_ok(
 
 LINE = re.compile(
     r"(?P<face>grpc|http) (?P<method>\S+) (?P<code>[A-Z_]+) (?P<ms>\d+\.\d) ms caller=(?P<caller>\S+)"
-    r"(?: reason=(?P<reason>\S+))?(?: request_id=(?P<request_id>\S+))?(?: error_id=(?P<error_id>\S+))?(?: cause=.+)?"
+    r"(?: reason=(?P<reason>\S+))?(?: request_id=(?P<request_id>\S+))?(?: course=(?P<course>\S+))?"
+    r"(?: error_id=(?P<error_id>\S+))?(?: cause=.+)?"
 )
 
 
@@ -509,8 +510,8 @@ def wait_for(lines: Callable[[], list[dict[str, str | None]]], count: int) -> li
 def test_every_call_has_one_line_by_both_faces(
     service: Service, lines: Callable[[], list[dict[str, str | None]]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    create(service, "canary-id", title="canary title")
-    call(service, "PublishCourse", name="courses/canary-id", request_id=REQUEST_ID)
+    create(service, "mine", title="canary title")
+    call(service, "PublishCourse", name="courses/mine", request_id=REQUEST_ID)
     failed(service, "GetCourse", name="courses/canary-nope")
     service.http.post("/courses", json={"title": "canary"}, headers={"Idempotency-Key": str(uuid.UUID(int=1))})
     service.http.get("/courses/canary-nope?canary=1")
@@ -522,7 +523,7 @@ def test_every_call_has_one_line_by_both_faces(
     wait_for(lines, 9)
     with monkeypatch.context() as patch:
         patch.setattr("course_service.services.get_course_by_id", lambda *_: 1 / 0)
-        failed(service, "GetCourse", name="courses/canary-id")
+        failed(service, "GetCourse", name="courses/mine")
     found = wait_for(lines, 10)
     assert [(line["face"], line["method"], line["code"], line["reason"], line["request_id"]) for line in found] == [
         ("grpc", "CreateCourse", "OK", None, None),

@@ -44,7 +44,8 @@ def test_start_call_stop_and_the_course_is_still_there(empty_database_url: URL) 
         assert process.stop() == 0
         assert process.log.endswith("stopped\n")
         assert re.search(
-            r"Z INFO course_service\.calls: grpc CreateCourse OK \d+\.\d ms caller=anonymous\n", process.log
+            r"Z INFO course_service\.calls: grpc CreateCourse OK \d+\.\d ms caller=anonymous course=courses/\S+\n",
+            process.log,
         )
         assert "course_service.calls: http GetCourse OK" in process.log
         assert "Traceback" not in process.log

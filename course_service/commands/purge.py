@@ -15,7 +15,7 @@ _log = logging.getLogger("course_service")
 def main() -> int:
     """Purge; returns the exit code. Raises `StartupError`."""
     settings = load_settings()
-    log_to_terminal(settings.log_level)
+    log_to_terminal(settings.log_level, settings.log_format)
     database = open_database(settings, connections=1)
     try:
         purged = purge(database)

@@ -17,7 +17,6 @@ from course_service.auth.watched import Unusable, Watched
 from course_service.commands.common import open_database
 from course_service.exposure import check_exposure
 from course_service.guard.guard import Guard
-from course_service.guard.steps import Observe
 from course_service.health import Health
 from course_service.rest.app import make_app
 from course_service.rest.places import Places
@@ -28,8 +27,8 @@ from course_service.rpc.threads import CallThreads
 from course_service.settings import DEVELOPMENT_SECRET, MIN_SECRET_LENGTH, Settings, load_settings
 from course_service.startup import StartupError
 from course_service.store.database import Database
-from course_service.telemetry.calls import CallLog
 from course_service.telemetry.logs import log_in_background
+from course_service.telemetry.telemetry import Telemetry, open_telemetry
 from course_service.tokens import PageTokens
 
 if TYPE_CHECKING:
@@ -47,15 +46,19 @@ def main() -> int:
     """Serve; returns the exit code. Raises `StartupError`."""
     settings = load_settings()
     check_exposure(settings)
-    log = log_in_background(settings.log_level)
+    log = log_in_background(settings.log_level, settings.log_format)
     try:
-        serve(settings, CallLog(log, settings.log_level))
+        telemetry = open_telemetry(settings, log)
+        try:
+            serve(settings, telemetry)
+        finally:
+            telemetry.close()
     finally:
         log.close()
     return 0
 
 
-def serve(settings: Settings, observe: Observe) -> None:
+def serve(settings: Settings, telemetry: Telemetry) -> None:
     """Serve until SIGTERM, SIGINT or the end of the HTTP server. Raises `StartupError`."""
     stop = threading.Event()
     at_once = threading.Event()
@@ -71,10 +74,11 @@ def serve(settings: Settings, observe: Observe) -> None:
     _allow_connections()
 
     # A connection for every thread that may ask: gRPC's and HTTP's.
-    database = open_database(settings, connections=2 * settings.threads)
+    database = open_database(settings, connections=2 * settings.threads, watch=telemetry.watch)
     access = open_access(settings)
-    guard = Guard(identify=access.identify, authorise=access.authorise, observe=observe)
+    guard = Guard(identify=access.identify, authorise=access.authorise, begin=telemetry.begin, observe=telemetry.end)
     servers = _Servers(settings, guard, access.tls, database, on_end=stop.set)
+    telemetry.start(database, servers.health)
     servers.start()
     gc.freeze()  # what has been loaded stays loaded: the garbage collector need not visit it again
     stop.wait()
@@ -96,8 +100,8 @@ class _Servers:
         self, settings: Settings, guard: Guard, tls: Tls | None, database: Database, *, on_end: Callable[[], object]
     ) -> None:
         self._settings = settings
-        self._health = Health(database)
-        self._health_servicer = HealthServicer(self._health)
+        self.health = Health(database)
+        self._health_servicer = HealthServicer(self.health)
         self._threads = CallThreads(settings.threads, max_waiting=settings.max_waiting)
         tokens = _page_tokens(settings)
         self._grpc, self._grpc_port = make_server(
@@ -116,7 +120,7 @@ class _Servers:
         if settings.http_address:
             places = Places(settings.threads, max_waiting=settings.max_waiting)
             max_age = settings.max_connection_age_seconds
-            app = make_app(database, tokens, self._health, guard, places, max_connection_age_seconds=max_age)
+            app = make_app(database, tokens, self.health, guard, places, max_connection_age_seconds=max_age)
             self._http = HttpServer(
                 settings.http_address, app, max_connections=settings.max_connections, tls=tls, on_end=on_end
             )
@@ -139,11 +143,11 @@ class _Servers:
             _log.info("HTTP on port %d (%s), documented at /docs", self._http.port, self._settings.http_address)
         self._grpc.start()
         _log.info("gRPC on port %d (%s)", self._grpc_port, self._settings.grpc_address)
-        self._health.start()
+        self.health.start()
 
     def warn(self) -> None:
         """Have callers leave: report NOT_SERVING, and go on serving."""
-        self._health.stop()
+        self.health.stop()
 
     def stop(self) -> None:
         """Take no more calls, and let those under way finish."""

@@ -2,8 +2,8 @@
 
 A face makes a `Call` of what comes in and passes these steps, in this order:
 
-1. `observed`: from here on the call is the current one; when it has ended, however it ended, it is observed (one line
-   in the log).
+1. `observed`: from here on the call is the current one; when it has ended, however it ended, it is observed once (the
+   log has one line of it).
 2. `entered`: who calls (identify), may they (authorise), is there room (admit), is there time (deadline). None of these
    reads the request's body. HTTP's probes alone do not enter.
 3. The work, which `call.remaining()` bounds by the call's deadline.
@@ -23,6 +23,7 @@ from course_service.guard.status import to_status
 from course_service.guard.steps import (
     Admit,
     Authorise,
+    Begin,
     Credentials,
     Identify,
     Observe,
@@ -42,15 +43,19 @@ class Guard:
         identify: Identify = anonymous,
         authorise: Authorise = everybody,
         admit: Admit = in_time,
+        begin: Begin | None = None,
         observe: Observe = log_call,
     ) -> None:
         self._identify = identify
         self._authorise = authorise
         self._admit = admit
+        self._begin = begin
         self._observe = observe
 
-    def observed(self, call: Call) -> AbstractContextManager[None]:
+    def observed(self, call: Call, credentials: Credentials) -> AbstractContextManager[None]:
         """Make a call the current one; when it has ended, however it ended, observe it."""
+        if self._begin:
+            self._begin(call, credentials)
         return _Observed(call, self._observe)
 
     def entered(self, call: Call, credentials: Credentials) -> AbstractContextManager[None]:

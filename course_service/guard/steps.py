@@ -32,6 +32,8 @@ Admit = Callable[[Call], AbstractContextManager[None]]
 """Takes room for the call until the context ends, or raises because there is none."""
 
 
+Begin = Callable[[Call, Credentials], None]
+"""Observes a call that begins, of which it is not known yet who calls."""
 Observe = Callable[[Call, float], None]
 """Observes a call that has ended, and how many seconds it took."""
 
@@ -76,9 +78,9 @@ def level_of(call: Call) -> int:
 
 
 def call_line(call: Call, seconds: float) -> str:
-    """Say how a call ended, how long it took, and who called. No value of a field is in it."""
+    """Say how a call ended, how long it took, and who called. Of the request it has names of courses and no values."""
     line = f"{call.face} {call.method} {call.code} {seconds * 1000:.1f} ms caller={call.caller}"
-    for name in ("reason", "request_id", "error_id", "cause"):
+    for name in ("reason", "request_id", "course", "trace_id", "error_id", "cause"):
         if value := getattr(call, name):
             line += f" {name}={value}"
     return line

@@ -112,7 +112,9 @@ class _Guarded:
         call = Call(face="http")
         if self._is_old(scope):
             send = _closing(send)
-        with self._guard.observed(call), contextlib.suppress(Exception):  # which has been reported and responded to
+        credentials = credentials_of(scope)
+        # What is suppressed has been reported and responded to.
+        with self._guard.observed(call, credentials), contextlib.suppress(Exception):
             try:
                 check_headers(scope["headers"])
                 with self._entered(call, scope):

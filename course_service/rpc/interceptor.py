@@ -150,10 +150,10 @@ class _Unary(_OneMessage):
 
     def __call__(self, messages: Iterator[bytes], context: grpc.ServicerContext) -> object:
         worker = Worker.current()
-        call = self._call(context, worker)
-        with self._guard.observed(call):
+        call, credentials = self._call(context, worker), _credentials(context)
+        with self._guard.observed(call, credentials):
             try:
-                with self._guard.entered(call, _credentials(context)):
+                with self._guard.entered(call, credentials):
                     request = self._read(messages, context, worker)
                     if not self._is_read:
                         call.note_request_id(getattr(request, "request_id", ""))
@@ -185,10 +185,10 @@ class _Updates(_OneMessage):
         self, messages: Iterator[bytes], context: grpc.ServicerContext, send: Callable[[object], None]
     ) -> None:
         worker = Worker.current()
-        call = self._call(context, worker)
-        with self._guard.observed(call):
+        call, credentials = self._call(context, worker), _credentials(context)
+        with self._guard.observed(call, credentials):
             try:
-                with self._guard.entered(call, _credentials(context)):
+                with self._guard.entered(call, credentials):
                     self._behavior(self._read(messages, context, worker), context, send)  # type: ignore[call-arg]  # see above
                 return  # noqa: TRY300  # as above
             except BaseException as exception:
@@ -200,12 +200,12 @@ class _Stream(_Guarded):
     """The way through the guard of a method with streams of messages and responses."""
 
     def __call__(self, messages: Iterator[Any], context: grpc.ServicerContext) -> Iterator[Any]:
-        call = self._call(context, Worker.current())
+        call, credentials = self._call(context, Worker.current()), _credentials(context)
         seconds = call.deadline - time.monotonic()
         status = None
-        with self._guard.observed(call):
+        with self._guard.observed(call, credentials):
             try:
-                with self._guard.entered(call, _credentials(context)), self._watchdog.stream(context, seconds):
+                with self._guard.entered(call, credentials), self._watchdog.stream(context, seconds):
                     yield from self._behavior(map(self._decoded, messages), context)
             except GeneratorExit:
                 _note_absence(call, context)

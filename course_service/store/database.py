@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import psycopg2
 from pydantic_core import from_json
-from sqlalchemy import Connection, Select, func, literal_column, select, text
+from sqlalchemy import Connection, Engine, QueuePool, Select, func, literal_column, select, text
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -26,6 +26,7 @@ from course_service.store.courses import CourseRepository
 from course_service.store.engines import LOCK_TIMEOUT_MS, postgresql_engine, sqlite_engine
 from course_service.store.idempotency_records import IdempotencyRecords
 from course_service.store.models import SCHEMA_REVISION, Base
+from course_service.store.watching import Watch
 
 _T = TypeVar("_T")
 
@@ -33,6 +34,8 @@ _log = logging.getLogger(__name__)
 
 _MAX_TRIES = 3
 _PAUSE_SECONDS = 0.05
+
+_NOTHING = contextlib.nullcontext()
 
 _READ_ONLY = select(func.current_setting("transaction_read_only"))
 # Empty reads of every column, in one statement with the revision: they fail if a table or column is missing.
@@ -84,8 +87,11 @@ class Database:
     called again when its first try was cut off, but never after the deadline of the current call.
     """
 
-    def __init__(self, url: URL, *, connections: int, session_settings: bool = True) -> None:
+    def __init__(
+        self, url: URL, *, connections: int, session_settings: bool = True, watch: Watch | None = None
+    ) -> None:
         self._url = url
+        self._watch = watch
         # Nothing begins a transaction but `write`: a read is one round trip, with no BEGIN and no ROLLBACK.
         common: dict[str, Any] = {
             "isolation_level": "AUTOCOMMIT",
@@ -112,10 +118,11 @@ class Database:
         """
 
         def attempt() -> _T:
-            with self._reader.connect() as connection:
+            with self._connect(self._reader) as connection:
                 return work(CourseRepository(connection))
 
-        return _try(attempt)
+        with self._unit("read"):
+            return self._try(attempt)
 
     def write(self, work: Callable[[Repositories], _T], *, repeatable: bool = False) -> _T:
         """Do work in one transaction, which is committed when the work returns and rolled back when it raises.
@@ -142,12 +149,13 @@ class Database:
                     raise
                 return result
 
-        try:
-            return _try(attempt)
-        except DeadlineExceeded:
-            if maybe_committed:  # which says that nothing was stored
-                raise DatabaseUnavailable("no response to a COMMIT, and no time to find out") from None
-            raise
+        with self._unit("write"):
+            try:
+                return self._try(attempt)
+            except DeadlineExceeded:
+                if maybe_committed:  # which says that nothing was stored
+                    raise DatabaseUnavailable("no response to a COMMIT, and no time to find out") from None
+                raise
 
     def try_out(self, work: Callable[[Repositories], _T]) -> _T:
         """Do work as `write` does, and roll it back. Raises `DatabaseUnavailable`, `DeadlineExceeded`."""
@@ -159,7 +167,18 @@ class Database:
                 _roll_back(connection)
                 return result
 
-        return _try(attempt)
+        with self._unit("write"):
+            return self._try(attempt)
+
+    @property
+    def connections_in_use(self) -> int:
+        """How many connections units of work have now."""
+        return sum(_pool_of(engine).checkedout() for engine in {self._reader, self._writer})
+
+    @property
+    def max_connections(self) -> int:
+        """How many they may have."""
+        return sum(_pool_of(engine).size() for engine in {self._reader, self._writer})
 
     def check(self) -> None:
         """Check that the database can be used.
@@ -174,7 +193,7 @@ class Database:
             if not os.access(file, os.W_OK):
                 raise DatabaseUnusable("the file is read-only")
         try:
-            found = _try(self._schema_revision)
+            found = self._try(self._schema_revision)
         except DatabaseReadOnly:
             self._leave()
             raise
@@ -217,9 +236,41 @@ class Database:
                 raise DatabaseUnusable(f"a table or column of schema {revision} is missing")
             return revision
 
+    def _unit(self, kind: str) -> contextlib.AbstractContextManager[None]:
+        return self._watch.unit(kind) if self._watch else _NOTHING
+
+    def _connect(self, engine: Engine) -> Connection:
+        if self._watch and _pool_of(engine).checkedout() >= _pool_of(engine).size():
+            self._watch.waited()
+        return engine.connect()
+
+    def _try(self, attempt: Callable[[], _T]) -> _T:
+        """Make up to three attempts, as long as the last was cut off by what may have passed and the call has time."""
+        for number in range(1, _MAX_TRIES + 1):
+            try:
+                return attempt()
+            except PoolTimeoutError as error:
+                raise DatabaseUnavailable("all connections of this process are in use") from error
+            except DBAPIError as error:
+                if faults.is_timeout(error):
+                    raise DeadlineExceeded from error
+                if not faults.is_unavailable(error):
+                    raise
+                if faults.is_locked(error) and call.remaining() <= 0:
+                    raise DeadlineExceeded from error
+                pause = _PAUSE_SECONDS * random.uniform(0.5, 1.5) * (number - 1)  # noqa: S311  # not for secrets
+                cause = faults.cause(error)
+                if number == _MAX_TRIES or not faults.is_worth_retrying(error) or call.remaining() <= pause:
+                    raise DatabaseUnavailable(cause) from error
+                _log.info("a transaction is tried again: %s", cause)
+                if self._watch:
+                    self._watch.retried()
+            time.sleep(pause)
+        raise AssertionError
+
     @contextlib.contextmanager
     def _postgresql_transaction(self) -> Iterator[Connection]:
-        with self._writer.connect() as connection:
+        with self._connect(self._writer) as connection:
             connection.exec_driver_sql("BEGIN")
             yield connection
 
@@ -227,8 +278,11 @@ class Database:
     def _sqlite_transaction(self) -> Iterator[Connection]:
         # SQLite has one writer at a time. Those of this process queue here, because SQLite's own wait for the file's
         # lock, which another process may hold, is a poll.
-        if not self._sqlite_turn.acquire(timeout=max(0.0, min(LOCK_TIMEOUT_MS / 1000, call.remaining()))):
-            raise DeadlineExceeded if call.remaining() <= 0 else DatabaseUnavailable("too many writes wait")
+        if not self._sqlite_turn.acquire(blocking=False):
+            if self._watch:
+                self._watch.waited()
+            if not self._sqlite_turn.acquire(timeout=max(0.0, min(LOCK_TIMEOUT_MS / 1000, call.remaining()))):
+                raise DeadlineExceeded if call.remaining() <= 0 else DatabaseUnavailable("too many writes wait")
         try:
             with self._writer.connect() as connection:
                 wait = max(0, min(LOCK_TIMEOUT_MS, math.ceil(call.remaining() * 1000)))
@@ -262,6 +316,11 @@ def _rolled_back_on_error(connection: Connection) -> Iterator[None]:
         raise
 
 
+def _pool_of(engine: Engine) -> QueuePool:
+    assert isinstance(engine.pool, QueuePool)  # SQLAlchemy's own choice for servers and files
+    return engine.pool
+
+
 def _roll_back(connection: Connection) -> None:
     if connection.invalidated:
         return
@@ -269,26 +328,3 @@ def _roll_back(connection: Connection) -> None:
         connection.exec_driver_sql("ROLLBACK")
     except DBAPIError:
         connection.invalidate()  # the server rolls back when the connection ends
-
-
-def _try(attempt: Callable[[], _T]) -> _T:
-    """Make up to three attempts, as long as the last was cut off by what may have passed and the call has time."""
-    for number in range(1, _MAX_TRIES + 1):
-        try:
-            return attempt()
-        except PoolTimeoutError as error:
-            raise DatabaseUnavailable("all connections of this process are in use") from error
-        except DBAPIError as error:
-            if faults.is_timeout(error):
-                raise DeadlineExceeded from error
-            if not faults.is_unavailable(error):
-                raise
-            if faults.is_locked(error) and call.remaining() <= 0:
-                raise DeadlineExceeded from error
-            pause = _PAUSE_SECONDS * random.uniform(0.5, 1.5) * (number - 1)  # noqa: S311  # not for secrets
-            cause = faults.cause(error)
-            if number == _MAX_TRIES or not faults.is_worth_retrying(error) or call.remaining() <= pause:
-                raise DatabaseUnavailable(cause) from error
-            _log.info("a transaction is tried again: %s", cause)
-        time.sleep(pause)
-    raise AssertionError

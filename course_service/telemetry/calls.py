@@ -6,7 +6,7 @@ import time
 
 from course_service.call import Call
 from course_service.guard.steps import CALLS, call_line, level_of
-from course_service.telemetry.logs import LogWriter, timestamp
+from course_service.telemetry.logs import LogWriter, json_line, text_record, timestamp
 
 
 class CallLog:
@@ -15,13 +15,34 @@ class CallLog:
     def __init__(self, writer: LogWriter, level: str) -> None:
         self._writer = writer
         self._level = logging.getLevelNamesMapping()[level]
+        self._line = _json_line if writer.is_json else _text_line
 
     def __call__(self, call: Call, seconds: float) -> None:
         """Have the line of a call written. The log's thread makes it: many in a row cost less than one at a time."""
         level = level_of(call)
         if level >= self._level:
-            self._writer.write(functools.partial(_line, level, time.time(), call, seconds))
+            self._writer.write(functools.partial(self._line, level, time.time(), call, seconds))
 
 
-def _line(level: int, ended: float, call: Call, seconds: float) -> str:
-    return f"{timestamp(ended)} {logging.getLevelName(level)} {CALLS}: {call_line(call, seconds)}\n"
+def _text_line(level: int, ended: float, call: Call, seconds: float) -> str:
+    return text_record(ended, logging.getLevelName(level), CALLS, call_line(call, seconds))
+
+
+def _json_line(level: int, ended: float, call: Call, seconds: float) -> str:
+    """Write a call as one object, which lacks what is empty. It has the same as the text."""
+    members = {
+        "time": timestamp(ended),
+        "level": logging.getLevelName(level),
+        "method": call.method,
+        "face": call.face,
+        "caller": call.caller,
+        "code": call.code,
+        "reason": call.reason,
+        "duration_ms": round(seconds * 1000, 2),
+        "request_id": call.request_id,
+        "course": call.course,
+        "trace_id": call.trace_id,
+        "error_id": call.error_id,
+        "cause": call.cause,
+    }
+    return json_line({name: value for name, value in members.items() if value != ""})

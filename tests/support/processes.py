@@ -49,7 +49,8 @@ class Process:
 
 def environment_of(**settings: str) -> dict[str, str]:
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("COURSE_")}
-    return {**inherited, "COURSE_GRPC_ADDRESS": "127.0.0.1:0", "COURSE_HTTP_ADDRESS": "", **settings}
+    defaults = {"COURSE_GRPC_ADDRESS": "127.0.0.1:0", "COURSE_HTTP_ADDRESS": "", "COURSE_LOG_FORMAT": "text"}
+    return {**inherited, **defaults, **settings}
 
 
 @contextlib.contextmanager
