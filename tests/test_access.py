@@ -1,5 +1,6 @@
 """Who gets in: certificates and roles, on both faces, for every method and route."""
 
+import re
 import socket
 import ssl
 import subprocess
@@ -36,6 +37,7 @@ from tests.conftest import ROOT, TOKENS, empty
 from tests.support.certificates import SERVER, Authority, Pair, replace
 from tests.support.processes import environment_of, running
 from tests.support.secure import METHODS, REFLECTION, Answer, Secure, ask_grpc, ask_http, http_routes, secured
+from tests.support.tokens import AUDIENCE, ISSUER, Issuer, jwks
 from tests.support.waiting import until
 from tests.test_repository import COURSE, add
 
@@ -383,3 +385,28 @@ def test_the_health_check_of_a_container_speaks_tls_and_says_what_it_lacks(
     assert (
         lacking.stderr == "course-service: clients need a certificate; set COURSE_HEALTH_ADDRESS for the health check\n"
     )
+
+
+@pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
+def test_the_metrics_say_when_the_certificate_ends_and_when_the_keys_were_read(
+    database_url: URL, authority: Authority, tmp_path: Path
+) -> None:
+    certificate, key = authority.server().write(tmp_path, "server")
+    (tmp_path / "keys.json").write_bytes(jwks(Issuer().public))
+    (tmp_path / "policy.toml").write_text(POLICY)
+    settings = {
+        "COURSE_TLS_CERTIFICATE_FILE": certificate,
+        "COURSE_TLS_KEY_FILE": key,
+        "COURSE_TOKEN_ISSUER": ISSUER,
+        "COURSE_TOKEN_AUDIENCE": AUDIENCE,
+        "COURSE_TOKEN_KEYS": str(tmp_path / "keys.json"),
+        "COURSE_POLICY_FILE": str(tmp_path / "policy.toml"),
+        "COURSE_METRICS_ADDRESS": "127.0.0.1:0",
+    }
+    with running(database_url, **settings) as process:
+        (port,) = re.findall(r"metrics on port (\d+)", process.log)
+        text = httpx2.get(f"http://127.0.0.1:{port}/metrics").text
+        shown = dict(re.findall(r"^(course_(?:certificate|token)\w+) (\S+)$", text, re.MULTILINE))
+    now = time.time()
+    assert 0 < float(shown["course_certificate_expiry_timestamp_seconds"]) - now < 86_400
+    assert 0 < now - float(shown["course_token_keys_loaded_timestamp_seconds"]) < 60

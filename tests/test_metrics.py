@@ -13,6 +13,7 @@ from collections.abc import Iterator
 import grpc
 import pytest
 from course.v1 import course_pb2
+from prometheus_client import generate_latest
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import OperationalError
 
@@ -158,15 +159,16 @@ def test_it_is_seen_when_the_service_is_no_longer_ready(service: Watched) -> Non
 
 def test_what_nobody_has_registered_is_absent(service: Watched) -> None:
     assert "timestamp_seconds" not in service.metrics().replace("process_start_time_seconds", "")
+    shown = metrics.Metrics()
     expiry = 1.8e9
-    service.telemetry.show(metrics.CERTIFICATE_EXPIRY, lambda: expiry)
-    service.telemetry.show(metrics.TOKEN_KEYS_LOADED, lambda: math.nan)
-    assert service.value("course_certificate_expiry_timestamp_seconds") == 1.8e9
-    assert "course_token_keys_loaded_timestamp_seconds" not in service.metrics()
+    shown.show_access(lambda: expiry, lambda: math.nan)
+    text = generate_latest(shown.registry).decode()
+    assert "course_certificate_expiry_timestamp_seconds 1.8e+09" in text
+    assert "course_token_keys_loaded_timestamp_seconds" not in text
     expiry = 1.9e9  # read anew each time
-    assert service.value("course_certificate_expiry_timestamp_seconds") == 1.9e9
+    assert "course_certificate_expiry_timestamp_seconds 1.9e+09" in generate_latest(shown.registry).decode()
     with pytest.raises(ValueError, match="is no metric"):
-        service.telemetry.show("course_mystery", lambda: 0)
+        shown.show("course_mystery", lambda: 0)
 
 
 def test_dropped_lines_are_counted(service: Watched) -> None:

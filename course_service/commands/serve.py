@@ -78,7 +78,13 @@ def serve(settings: Settings, telemetry: Telemetry) -> None:
     access = open_access(settings)
     guard = Guard(identify=access.identify, authorise=access.authorise, begin=telemetry.begin, observe=telemetry.end)
     servers = _Servers(settings, guard, access.tls, database, on_end=stop.set)
-    telemetry.start(database, servers.health)
+    tls, keys = access.tls, access.keys
+    telemetry.start(
+        database,
+        servers.health,
+        certificate_ends=(lambda: tls.not_after) if tls else None,
+        keys_loaded=(lambda: keys.loaded) if keys else None,
+    )
     servers.start()
     gc.freeze()  # what has been loaded stays loaded: the garbage collector need not visit it again
     stop.wait()

@@ -122,6 +122,13 @@ class Metrics:
         self.show(CONNECTIONS_IN_USE, lambda: database.connections_in_use)
         self.show(MAX_CONNECTIONS, lambda: database.max_connections)
 
+    def show_access(self, certificate_ends: Read | None, keys_loaded: Read | None) -> None:
+        """Show how old certificate and keys are, if there are any."""
+        if certificate_ends:
+            self.show(CERTIFICATE_EXPIRY, certificate_ends)
+        if keys_loaded:
+            self.show(TOKEN_KEYS_LOADED, keys_loaded)
+
     def show(self, name: str, read: Read) -> None:
         """Show a number that somebody else keeps, under one of the names above; until then there is none."""
         if name not in _SHOWN:

@@ -41,10 +41,21 @@ class Telemetry:
         """What has to watch the database: nothing, if there is only a log."""
         return self if self._metrics else None
 
-    def start(self, database: Database, health: Health) -> None:
-        """Show what a service is like, from before it serves until `close`."""
+    def start(
+        self,
+        database: Database,
+        health: Health,
+        *,
+        certificate_ends: Callable[[], float] | None = None,
+        keys_loaded: Callable[[], float] | None = None,
+    ) -> None:
+        """Show what a service is like, from before it serves until `close`.
+
+        If it has them: when its certificate ends, and when the keys of tokens were loaded last, by `time.time()`.
+        """
         if self._metrics and self._server:
             self._metrics.show_service(database, health)
+            self._metrics.show_access(certificate_ends, keys_loaded)
             self._server.start()
             _log.info("metrics on port %d (%s)", self._server.port, self._server.address)
 
@@ -52,11 +63,6 @@ class Telemetry:
         """End what has been started."""
         if self._server:
             self._server.stop()
-
-    def show(self, name: str, read: Callable[[], float]) -> None:
-        """Show a number as one of the metrics that `metrics.py` names; read anew each time, NaN if there is none."""
-        if self._metrics:
-            self._metrics.show(name, read)
 
     def begin(self, call: Call, credentials: Credentials) -> None:
         """Observe a call that begins."""
