@@ -4,20 +4,23 @@ import logging
 import time
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 
 from course_service.call import ANONYMOUS, Call
 from course_service.errors import Overloaded
 
 
-@dataclass(slots=True)
 class Credentials:
-    """What a caller has shown of itself."""
+    """What a caller has shown of itself; each face reads it where it has it, if somebody asks."""
 
-    pairs: Callable[[], Iterable[tuple[str, str | bytes]]]
-    """Reads the call's metadata (gRPC) or headers (HTTP): names in lower case and values, as often as each was sent."""
-    certificate: Callable[[], bytes | None] = lambda: None
-    """Reads the certificate that the client has shown when it connected, PEM or DER."""
+    __slots__ = ()
+
+    def pairs(self) -> Iterable[tuple[str, str | bytes]]:
+        """Return the call's metadata (gRPC) or headers (HTTP): names in lower case, and values as often as sent."""
+        raise NotImplementedError
+
+    def certificate(self) -> bytes | None:
+        """Return the certificate that the client has shown when it connected, PEM or DER."""
+        raise NotImplementedError
 
     def values(self, name: str) -> list[str]:
         """Return every text value that was sent under a name."""

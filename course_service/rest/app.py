@@ -19,7 +19,7 @@ from course_service.errors import CourseError
 from course_service.guard.guard import Guard
 from course_service.health import Health
 from course_service.rest.body import check_headers
-from course_service.rest.errors import METHOD, credentials_of, error_response, map_errors
+from course_service.rest.errors import METHOD, HttpCredentials, error_response, map_errors
 from course_service.rest.openapi import operation_id, restore_nulls
 from course_service.rest.places import Places
 from course_service.rest.protocol import CONNECTED
@@ -112,7 +112,7 @@ class _Guarded:
         call = Call(face="http")
         if self._is_old(scope):
             send = _closing(send)
-        credentials = credentials_of(scope)
+        credentials = HttpCredentials(scope)
         # What is suppressed has been reported and responded to.
         with self._guard.observed(call, credentials), contextlib.suppress(Exception):
             try:
@@ -129,7 +129,7 @@ class _Guarded:
             call.method = PROBE
         elif not scope["path"].startswith("/courses"):
             call.method = DOCUMENTATION
-            return self._guard.entered(call, credentials_of(scope))
+            return self._guard.entered(call, HttpCredentials(scope))
         return contextlib.nullcontext()
 
     def _is_old(self, scope: Scope) -> bool:

@@ -3,7 +3,7 @@
 import dataclasses
 import http.client
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -57,13 +57,22 @@ _HTTP_CODES_BY_REASON = {
 }
 
 
-def credentials_of(scope: Scope) -> Credentials:
-    """Return what the caller of a request has shown."""
-    state = scope.get("state", {})
-    return Credentials(
-        lambda: [(name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]],
-        lambda: state.get(CERTIFICATE),
-    )
+class HttpCredentials(Credentials):
+    """What the caller of a request has shown."""
+
+    __slots__ = ("_scope",)
+
+    def __init__(self, scope: Scope) -> None:
+        self._scope = scope
+
+    def pairs(self) -> Iterable[tuple[str, str | bytes]]:
+        """Return the headers."""
+        return [(name.decode("latin-1"), value.decode("latin-1")) for name, value in self._scope["headers"]]
+
+    def certificate(self) -> bytes | None:
+        """Return the certificate as DER."""
+        shown: bytes | None = self._scope.get("state", {}).get(CERTIFICATE)
+        return shown
 
 
 def map_errors(app: FastAPI, guard: Guard) -> None:
@@ -105,7 +114,7 @@ def _unrouted(app: FastAPI, guard: Guard, request: Request, code: int) -> tuple[
     this_call = call.current()
     if this_call.method == call.UNKNOWN_METHOD:  # it has not been through the guard
         try:
-            with guard.entered(this_call, credentials_of(request.scope)):
+            with guard.entered(this_call, HttpCredentials(request.scope)):
                 pass
         except CourseError as refusal:
             return refusal, {}

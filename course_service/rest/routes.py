@@ -14,7 +14,7 @@ from course_service.guard.guard import Guard
 from course_service.responses import CourseResponse, CoursesResponse, ListCoursesResponse
 from course_service.rest import openapi
 from course_service.rest.body import StrictRequest, check_query
-from course_service.rest.errors import credentials_of
+from course_service.rest.errors import HttpCredentials
 from course_service.rest.openapi import responses
 from course_service.rest.parameters import (
     IDEMPOTENCY_KEY,
@@ -60,7 +60,7 @@ def guarded_route(guard: Guard, places: Places) -> type[APIRoute]:
                 this_call.deadline = min(this_call.deadline, this_call.arrived + call.most_seconds(method))
                 this_call.is_surplus = places.is_full()
                 this_call.note_request_id(request.headers.get(IDEMPOTENCY_KEY, ""))
-                with guard.entered(this_call, credentials_of(request.scope)):
+                with guard.entered(this_call, HttpCredentials(request.scope)):
                     check_query(request, known, lists)
                     strict = StrictRequest(request.scope, request.receive)
                     if self.body_field:

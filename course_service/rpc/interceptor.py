@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import grpc
@@ -78,6 +78,20 @@ class GuardInterceptor(grpc.ServerInterceptor):
         raise TypeError(f"{method} takes a stream and returns one message, which the guard does not know")
 
 
+class _Credentials(Credentials):
+    __slots__ = ("_context",)
+
+    def __init__(self, context: grpc.ServicerContext) -> None:
+        self._context = context
+
+    def pairs(self) -> Iterable[tuple[str, str | bytes]]:
+        return self._context.invocation_metadata()
+
+    def certificate(self) -> bytes | None:
+        shown: Sequence[Any] = self._context.auth_context().get("x509_pem_cert", ())  # bytes, whatever the types say
+        return shown[0] if shown else None
+
+
 class _Guarded:
     """The calls of one method, and what those of all kinds have in common."""
 
@@ -150,7 +164,7 @@ class _Unary(_OneMessage):
 
     def __call__(self, messages: Iterator[bytes], context: grpc.ServicerContext) -> object:
         worker = Worker.current()
-        call, credentials = self._call(context, worker), _credentials(context)
+        call, credentials = self._call(context, worker), _Credentials(context)
         with self._guard.observed(call, credentials):
             try:
                 with self._guard.entered(call, credentials):
@@ -185,7 +199,7 @@ class _Updates(_OneMessage):
         self, messages: Iterator[bytes], context: grpc.ServicerContext, send: Callable[[object], None]
     ) -> None:
         worker = Worker.current()
-        call, credentials = self._call(context, worker), _credentials(context)
+        call, credentials = self._call(context, worker), _Credentials(context)
         with self._guard.observed(call, credentials):
             try:
                 with self._guard.entered(call, credentials):
@@ -200,7 +214,7 @@ class _Stream(_Guarded):
     """The way through the guard of a method with streams of messages and responses."""
 
     def __call__(self, messages: Iterator[Any], context: grpc.ServicerContext) -> Iterator[Any]:
-        call, credentials = self._call(context, Worker.current()), _credentials(context)
+        call, credentials = self._call(context, Worker.current()), _Credentials(context)
         seconds = call.deadline - time.monotonic()
         status = None
         with self._guard.observed(call, credentials):
@@ -228,14 +242,6 @@ def _note_absence(call: Call, context: grpc.ServicerContext) -> None:
     """Note it if nobody waits for the response any more."""
     if not context.is_active():
         call.code = "DEADLINE_EXCEEDED" if call.deadline <= time.monotonic() else "CANCELLED"
-
-
-def _credentials(context: grpc.ServicerContext) -> Credentials:
-    def certificate() -> bytes | None:
-        shown: Sequence[Any] = context.auth_context().get("x509_pem_cert", ())  # bytes, whatever the types say
-        return shown[0] if shown else None
-
-    return Credentials(context.invocation_metadata, certificate)
 
 
 def _unknown(path: str) -> _Behavior:
