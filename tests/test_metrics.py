@@ -19,7 +19,7 @@ from sqlalchemy.exc import OperationalError
 from course_service.settings import Settings
 from course_service.store import faults
 from course_service.store.courses import CourseRepository
-from course_service.telemetry import metrics
+from course_service.telemetry import metrics, scrapes
 from course_service.telemetry.metrics import Metrics
 from course_service.telemetry.scrapes import MetricsServer
 from tests.conftest import ROOT, migrate
@@ -211,10 +211,14 @@ def test_only_the_metrics_are_at_their_port(service: Watched) -> None:
 
 
 def test_readers_that_send_nothing_keep_no_other_from_reading_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("course_service.telemetry.scrapes._Handler.timeout", 0.2)
+    assert scrapes._Handler.timeout == 5
+    monkeypatch.setattr(scrapes._Handler, "timeout", 0.5)
     server = MetricsServer("127.0.0.1:0", Metrics().registry)
     server.start()
+    others = threading.active_count()
     silent = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(40)]
+    assert silent[-1].recv(1) == b""  # disconnected at once: there is no room
+    assert threading.active_count() == others + 16
 
     def is_read() -> bool:
         try:
