@@ -3,6 +3,7 @@
 import difflib
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from sqlalchemy.engine import URL
@@ -51,8 +52,22 @@ def _database_url(text: str) -> str:
     return text
 
 
+def _optional_url(text: str) -> str:
+    if not text:
+        return text
+    try:
+        url = urlsplit(text)
+        is_usable = url.scheme in {"http", "https"} and url.hostname and url.port != 0
+    except ValueError:
+        is_usable = False
+    if not is_usable or url.query or url.fragment or not text.isascii() or not text.isprintable():
+        raise ValueError("must be a URL such as http://127.0.0.1:4318")
+    return text
+
+
 Address = Annotated[str, AfterValidator(_address)]
 OptionalAddress = Annotated[str, AfterValidator(_optional_address)]
+OptionalUrl = Annotated[str, AfterValidator(_optional_url)]
 DatabaseUrl = Annotated[str, AfterValidator(_database_url)]
 
 
@@ -71,6 +86,10 @@ class Settings(BaseModel):
     """Where a small server has the health of the process for probes, by gRPC without TLS; empty turns it off."""
     metrics_address: OptionalAddress = ""
     """Where Prometheus reads metrics, at `/metrics`, by HTTP without TLS; empty turns them off."""
+    otlp_endpoint: OptionalUrl = Field("", repr=False)
+    """The OTLP collector that traces are sent to, by HTTP, such as http://127.0.0.1:4318; empty turns them off."""
+    trace_sample_ratio: Annotated[float, Field(ge=0, le=1)] = 1.0
+    """How many of the traces that begin here are recorded; in the others the caller has decided."""
     database_session_settings: bool = True
     """Ask PostgreSQL for time limits and UTC when connecting; PgBouncer refuses that, so there they go on the role."""
     page_token_secret: Annotated[str, Field(min_length=MIN_SECRET_LENGTH)] = Field(DEVELOPMENT_SECRET, repr=False)

@@ -18,11 +18,11 @@ REQUESTS = {*CORE, "descriptions", "fields", "filters", "paging", "responses", "
 STORE = {*REQUESTS, "store"}
 USE_CASES = {*STORE, "idempotency", "services", "tokens"}
 GUARD = {*CORE, "guard"}
-TELEMETRY = {"telemetry/calls", "telemetry/logs", "telemetry/metrics", "telemetry/scrapes"}
+TELEMETRY = {"telemetry/calls", "telemetry/logs", "telemetry/metrics", "telemetry/scrapes", "telemetry/traces"}
 FACES = {*USE_CASES, *GUARD, "auth/tls", "auth/watched", "health", "ports"}
 
 VALIDATION = {"langcodes", "pydantic", "pydantic_core"}
-TELEMETRY_LIBRARIES = {"google", "prometheus_client"}
+TELEMETRY_LIBRARIES = {"google", "opentelemetry", "prometheus_client"}
 STORAGE = {*VALIDATION, "lark", "psycopg2", "sqlalchemy"}
 
 # What each module, or each folder of modules, may reach: modules of this package, then libraries. What its imports
@@ -72,6 +72,7 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
         {*STORE, *GUARD, "health", "ports", "settings", *TELEMETRY},
         {*STORAGE, *TELEMETRY_LIBRARIES},
     ),
+    "telemetry/traces": (GUARD, {"google", "opentelemetry"}),
     "telemetry/calls": ({"call", "errors", "guard", "telemetry/logs"}, {"pydantic_core"}),
     "rpc": ({*FACES, "rpc"}, {"course", "google", "grpc", "grpc_health", "grpc_reflection", "grpc_status"}),
     "rest": (

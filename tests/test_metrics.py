@@ -20,13 +20,14 @@ from sqlalchemy.exc import OperationalError
 from course_service.settings import Settings
 from course_service.store import faults
 from course_service.store.courses import CourseRepository
-from course_service.telemetry import metrics
+from course_service.telemetry import metrics, scrapes
 from course_service.telemetry.metrics import Metrics
 from course_service.telemetry.scrapes import MetricsServer
 from tests.conftest import ROOT, migrate
 from tests.support.calls import call, create, failed
 from tests.support.processes import environment_of, running
-from tests.support.watched import Watched, eventually, watched
+from tests.support.waiting import until
+from tests.support.watched import Watched, watched
 from tests.test_process import failed_start
 
 
@@ -55,7 +56,7 @@ def test_a_call_is_counted_by_its_face_its_method_and_how_it_ended(service: Watc
     service.http.post("/courses", json={})
     service.http.get("/nowhere")
     service.http.get("/docs")
-    eventually(lambda: service.value(calls("http", "http/documentation", "OK")) == 1)
+    until(lambda: service.value(calls("http", "http/documentation", "OK")) == 1)
     assert service.value(calls("grpc", "GetCourse", "NOT_FOUND")) == 3
     assert service.value(calls("http", "GetCourse", "NOT_FOUND")) == 3
     assert service.value(calls("grpc", "CreateCourse", "OK")) == 1
@@ -71,7 +72,7 @@ def test_whatever_is_called_the_labels_are_bounded(service: Watched) -> None:
                 unknown(b"")
         service.http.get(f"/path{index}")
         service.http.request(f"METHOD{index}", "/courses")
-    eventually(lambda: service.value(calls("http", "unknown", "NOT_FOUND")) == 50)
+    until(lambda: service.value(calls("http", "unknown", "NOT_FOUND")) == 50)
     methods = set(re.findall(r'method="([^"]*)"', service.metrics()))
     assert methods == {"unknown"}
 
@@ -96,7 +97,7 @@ def test_calls_in_flight_are_those_that_have_not_ended(service: Watched, monkeyp
     by_http.join()
     for each in waiting:
         each.exception()
-    eventually(lambda: "course_calls_in_flight{" in service.metrics() and not in_flight(service))
+    until(lambda: "course_calls_in_flight{" in service.metrics() and not in_flight(service))
     assert service.value("course_database_connections_in_use") == 0
     assert service.value("course_database_connections_max") == 9  # readers, and SQLite's one writer
 
@@ -112,7 +113,7 @@ def test_calls_that_are_refused_because_there_are_too_many_are_counted(
     monkeypatch.setattr(service.places, "is_full", lambda: True)
     assert failed(service, "GetCourse", name="courses/a").reason == "OVERLOADED"
     assert service.http.get("/courses/a").status_code == 429
-    eventually(lambda: service.value('course_calls_shed_total{face="http"}') == 1)
+    until(lambda: service.value('course_calls_shed_total{face="http"}') == 1)
     assert service.value('course_calls_shed_total{face="grpc"}') == 1
 
 
@@ -145,7 +146,7 @@ def test_a_write_that_waits_for_its_turn_is_counted(service: Watched) -> None:
     with service.database._sqlite_turn:
         waiting = threading.Thread(target=create, args=[service])
         waiting.start()
-        eventually(lambda: service.value("course_database_waits_total") == 1)
+        until(lambda: service.value("course_database_waits_total") == 1)
     waiting.join()
     create(service)
     assert service.value("course_database_waits_total") == 1
@@ -213,10 +214,14 @@ def test_only_the_metrics_are_at_their_port(service: Watched) -> None:
 
 
 def test_readers_that_send_nothing_keep_no_other_from_reading_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("course_service.telemetry.scrapes._Handler.timeout", 0.2)
+    assert scrapes._Handler.timeout == 5
+    monkeypatch.setattr(scrapes._Handler, "timeout", 0.5)
     server = MetricsServer("127.0.0.1:0", Metrics().registry)
     server.start()
+    others = threading.active_count()
     silent = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(40)]
+    assert silent[-1].recv(1) == b""  # disconnected at once: there is no room
+    assert threading.active_count() == others + 16
 
     def is_read() -> bool:
         try:
@@ -225,7 +230,7 @@ def test_readers_that_send_nothing_keep_no_other_from_reading_for_long(monkeypat
         except OSError:
             return False
 
-    eventually(is_read)
+    until(is_read)
     server.stop()
     for each in silent:
         each.close()

@@ -69,6 +69,14 @@ def make_api(database: Database, tokens: PageTokens, health: Health, guard: Guar
         redirect_slashes=False,  # a path with one more slash is another path
         lifespan=lifespan,
         generate_unique_id_function=operation_id,
+        # The service makes its spans itself; FastAPI's would have the query, and texts of exceptions.
+        telemetry={
+            "tracing": False,
+            "metrics": False,
+            "logs": False,
+            "operation_spans": False,
+            "auto_configure": False,
+        },
     )
 
     @api.get("/", include_in_schema=False)

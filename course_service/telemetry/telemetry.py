@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
 from course_service.guard.internal import report
+from course_service.startup import StartupError
 from course_service.telemetry.calls import CallLog
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from course_service.telemetry.logs import LogWriter
     from course_service.telemetry.metrics import Metrics
     from course_service.telemetry.scrapes import MetricsServer
+    from course_service.telemetry.traces import Traces
 
 _log = logging.getLogger("course_service")
 
@@ -31,15 +33,36 @@ class Telemetry:
     Nothing of it may fail a call: what it raises is reported and goes no further.
     """
 
-    def __init__(self, log: CallLog, metrics: Metrics | None = None, server: MetricsServer | None = None) -> None:
+    def __init__(self, log: CallLog) -> None:
         self._log = log
+        self._metrics: Metrics | None = None
+        self._server: MetricsServer | None = None
+        self._traces: Traces | None = None
+
+    def open_metrics(self, address: str, dropped: Callable[[], float]) -> None:
+        """Have metrics, and listen for who reads them; the log has dropped so many lines. Raises `PortTaken`."""
+        from course_service.telemetry.metrics import LINES_DROPPED, Metrics
+        from course_service.telemetry.scrapes import MetricsServer
+
+        metrics = Metrics()
+        metrics.show(LINES_DROPPED, dropped)
+        self._server = MetricsServer(address, metrics.registry)
         self._metrics = metrics
-        self._server = server
+
+    def open_traces(self, endpoint: str, ratio: float) -> None:
+        """Have traces, and send them to a collector. Raises `StartupError`."""
+        try:
+            from course_service.telemetry.traces import Traces
+        except ModuleNotFoundError as error:
+            raise StartupError(
+                f"COURSE_OTLP_ENDPOINT is set, but {error.name} is missing; install course-service[otel]"
+            ) from None
+        self._traces = Traces(endpoint, ratio)
 
     @property
     def watch(self) -> Telemetry | None:
         """What has to watch the database: nothing, if there is only a log."""
-        return self if self._metrics else None
+        return self if self._metrics or self._traces else None
 
     def start(
         self,
@@ -63,12 +86,16 @@ class Telemetry:
         """End what has been started."""
         if self._server:
             self._server.stop()
+        if self._traces:
+            self._traces.close()
 
     def begin(self, call: Call, credentials: Credentials) -> None:
         """Observe a call that begins."""
         try:
             if self._metrics:
                 self._metrics.begin(call)
+            if self._traces:
+                self._traces.begin(call, credentials)
         except Exception as exception:
             report(exception)
 
@@ -78,12 +105,14 @@ class Telemetry:
             self._log(call, seconds)
             if self._metrics:
                 self._metrics.end(call, seconds)
+            if self._traces:
+                self._traces.end(call)
         except Exception as exception:
             report(exception)
 
     def unit(self, kind: str) -> AbstractContextManager[None]:
         """Observe a unit of work of the database."""
-        return _Unit(kind, self._metrics)
+        return _Unit(kind, self._metrics, self._traces)
 
     def waited(self) -> None:
         """Observe that one has to wait."""
@@ -97,28 +126,33 @@ class Telemetry:
 
 
 class _Unit(AbstractContextManager[None]):
-    __slots__ = ("_kind", "_metrics", "_start")
+    __slots__ = ("_kind", "_metrics", "_span", "_start", "_traces")
 
-    def __init__(self, kind: str, metrics: Metrics | None) -> None:
+    def __init__(self, kind: str, metrics: Metrics | None, traces: Traces | None) -> None:
         self._kind = kind
         self._metrics = metrics
+        self._traces = traces
 
     def __enter__(self) -> None:
         self._start = time.perf_counter()
+        self._span = self._traces.begin_unit(self._kind) if self._traces else None
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        if self._traces:
+            self._traces.end_unit(self._span, error)
         if self._metrics:
             self._metrics.end_unit(self._kind, time.perf_counter() - self._start)
 
 
 def open_telemetry(settings: Settings, log: LogWriter) -> Telemetry:
     """Open what the settings ask for; what they do not ask for is not even loaded. Raises `StartupError`."""
-    calls = CallLog(log, settings.log_level)
-    if not settings.metrics_address:
-        return Telemetry(calls)
-    from course_service.telemetry.metrics import LINES_DROPPED, Metrics
-    from course_service.telemetry.scrapes import MetricsServer
-
-    metrics = Metrics()
-    metrics.show(LINES_DROPPED, lambda: log.dropped)
-    return Telemetry(calls, metrics, MetricsServer(settings.metrics_address, metrics.registry))
+    telemetry = Telemetry(CallLog(log, settings.log_level))
+    try:
+        if settings.metrics_address:
+            telemetry.open_metrics(settings.metrics_address, lambda: log.dropped)
+        if settings.otlp_endpoint:
+            telemetry.open_traces(settings.otlp_endpoint, settings.trace_sample_ratio)
+    except StartupError:
+        telemetry.close()
+        raise
+    return telemetry

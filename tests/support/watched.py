@@ -2,9 +2,8 @@
 
 import contextlib
 import io
-import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import grpc
@@ -88,11 +87,3 @@ def watched(url: URL, max_waiting: int = 1000, **settings: object) -> Iterator[W
         telemetry.close()
         database.close()
         log.close()
-
-
-def eventually(fact: Callable[[], bool], seconds: float = 5.0) -> None:
-    """Wait until something is so: a call is observed after its response."""
-    until = time.monotonic() + seconds
-    while not fact():
-        assert time.monotonic() < until, "it does not become so"
-        time.sleep(0.01)
