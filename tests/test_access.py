@@ -388,9 +388,7 @@ def test_the_health_check_of_a_container_speaks_tls_and_says_what_it_lacks(
 
 
 @pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
-def test_the_metrics_say_when_the_certificate_ends_and_when_the_keys_were_read(
-    database_url: URL, authority: Authority, tmp_path: Path
-) -> None:
+def test_the_metrics_say_when_the_certificate_ends(database_url: URL, authority: Authority, tmp_path: Path) -> None:
     certificate, key = authority.server().write(tmp_path, "server")
     (tmp_path / "keys.json").write_bytes(jwks(Issuer().public))
     (tmp_path / "policy.toml").write_text(POLICY)
@@ -409,4 +407,4 @@ def test_the_metrics_say_when_the_certificate_ends_and_when_the_keys_were_read(
         shown = dict(re.findall(r"^(course_(?:certificate|token)\w+) (\S+)$", text, re.MULTILINE))
     now = time.time()
     assert 0 < float(shown["course_certificate_expiry_timestamp_seconds"]) - now < 86_400
-    assert 0 < now - float(shown["course_token_keys_loaded_timestamp_seconds"]) < 60
+    assert set(shown) == {"course_certificate_expiry_timestamp_seconds"}  # keys of a file are never old

@@ -293,3 +293,31 @@ def test_what_is_no_http_is_no_call(service: Watched, observed: Observed) -> Non
     assert httpx2.get(f"{url}/livez").status_code == 200
     until(lambda: len(observed.ended) == 1)
     assert [this.method for this in observed.begun] == ["http/health"]
+
+
+def test_a_write_says_which_courses_it_is_about_by_both_faces(service: Watched, observed: Observed) -> None:
+    create(service, "one")
+    once_more = {"course": {"title": "x"}, "request_id": "6f1f2a60-3e0b-4c57-9d5a-2f0f5d3b8a11"}
+    made = call(service, "CreateCourse", **once_more).name
+    assert call(service, "CreateCourse", **once_more).name == made  # and this is the course that there is
+    batch = call(
+        service, "BatchCreateCourses", requests=[{"course": {"title": "x"}, "course_id": i} for i in ("a", "b")]
+    )
+    assert len(batch.courses) == 2
+    service.http.patch("/courses/one", json={"title": "y"})
+    service.http.delete("/courses/nope")
+    service.http.post("/courses?course_id=taken", json={"title": "x"})
+    service.http.post("/courses", json={"title": ""})
+    service.http.get("/courses/one")
+    until(lambda: len(observed.ended) == 9)
+    assert [this.course for this in observed.ended] == [
+        "courses/one",
+        made,
+        made,
+        "courses/a,courses/b",
+        "courses/one",
+        "courses/nope",
+        "courses/taken",
+        "",
+        "",
+    ]

@@ -275,7 +275,9 @@ def endpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Endpoi
 
 
 def test_keys_come_by_https_and_an_unknown_one_has_them_fetched_again(endpoint: Endpoint) -> None:
-    tokens = Tokens(ISSUER, AUDIENCE, KeySet(endpoint.url, endpoint.trust))
+    keys = KeySet(endpoint.url, endpoint.trust)
+    tokens = Tokens(ISSUER, AUDIENCE, keys)
+    assert 0 < time.time() - keys.fetched < 10
     assert tokens.subject(GOOD.token())
     endpoint.body = jwks(OTHER.public)
     until(lambda: refusal(tokens, OTHER.token()) is None)

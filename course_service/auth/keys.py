@@ -2,11 +2,12 @@
 
 import json
 import logging
+import math
 import ssl
 import threading
 import time
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from http.client import HTTPException
 from typing import Any
@@ -47,12 +48,12 @@ class KeySet:
         self._location = location
         self._file: Watched[Mapping[str, Key]] | None = None
         self._fetched: Mapping[str, Key] = {}
-        self.loaded = time.time()
-        """When the keys were read or fetched last, by `time.time()`."""
+        self.fetched = math.nan
+        """When the keys were fetched last, by `time.time()`; NaN for a file, which is looked at each second."""
         if not location.startswith("https://"):
             if "://" in location:
                 raise StartupError("COURSE_TOKEN_KEYS: has to be a file or an https URL")
-            self._file = Watched("COURSE_TOKEN_KEYS", [location], self._read)
+            self._file = Watched("COURSE_TOKEN_KEYS", [location], lambda contents: read_keys(contents[0]))
             return
         self._opener = urllib.request.build_opener(_NoRedirects, urllib.request.HTTPSHandler(context=context))
         self._asked = threading.Event()
@@ -79,20 +80,16 @@ class KeySet:
     def _fetch(self) -> None:
         try:
             with self._opener.open(self._location, timeout=_TIMEOUT_SECONDS) as response:
-                keys = self._read([_body(response)])
+                keys = read_keys(_body(response))
         except Unusable as error:
             _log.warning("COURSE_TOKEN_KEYS: %s; the keys that were known before are still in use", error)
         except (OSError, HTTPException, ValueError) as error:  # its text may quote what was sent
             problem = type(error).__name__
             _log.warning("COURSE_TOKEN_KEYS: cannot be fetched (%s); the keys known before are still in use", problem)
         else:
+            self.fetched = time.time()
             if keys != self._fetched:
                 self._fetched = keys
-
-    def _read(self, contents: Sequence[bytes]) -> Mapping[str, Key]:
-        keys = read_keys(contents[0])
-        self.loaded = time.time()
-        return keys
 
 
 def read_keys(text: bytes) -> Mapping[str, Key]:

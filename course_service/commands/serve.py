@@ -83,7 +83,7 @@ def serve(settings: Settings, telemetry: Telemetry) -> None:
         database,
         servers.health,
         certificate_ends=(lambda: tls.not_after) if tls else None,
-        keys_loaded=(lambda: keys.loaded) if keys else None,
+        keys_loaded=(lambda: keys.fetched) if keys else None,
     )
     servers.start()
     gc.freeze()  # what has been loaded stays loaded: the garbage collector need not visit it again

@@ -30,19 +30,18 @@ def _text_line(level: int, ended: float, call: Call, seconds: float) -> str:
 
 def _json_line(level: int, ended: float, call: Call, seconds: float) -> str:
     """Write a call as one object, which lacks what is empty. It has the same as the text."""
-    members = {
+    members: dict[str, object] = {
         "time": timestamp(ended),
         "level": logging.getLevelName(level),
         "method": call.method,
         "face": call.face,
         "caller": call.caller,
         "code": call.code,
-        "reason": call.reason,
-        "duration_ms": round(seconds * 1000, 2),
-        "request_id": call.request_id,
-        "course": call.course,
-        "trace_id": call.trace_id,
-        "error_id": call.error_id,
-        "cause": call.cause,
     }
-    return json_line({name: value for name, value in members.items() if value != ""})
+    if call.reason:
+        members["reason"] = call.reason
+    members["duration_ms"] = round(seconds * 1000, 2)
+    for name in ("request_id", "course", "trace_id", "error_id", "cause"):
+        if value := getattr(call, name):
+            members[name] = value
+    return json_line(members)
