@@ -6,6 +6,7 @@ SHELL := /bin/sh
 PYTHON ?= python3
 FULL ?=
 MINUTES ?= 60
+SECONDS ?= 600
 DATABASE ?= postgresql
 REPORT ?= var/soak-$(DATABASE).md
 # The version of the contract that `make proto-breaking` compares with.
@@ -18,7 +19,7 @@ GRPC_ADDRESS = $(or $(COURSE_GRPC_ADDRESS),127.0.0.1:50051)
 PROTO := course/v1/course.proto
 PROTOC := $(BIN)/python -m grpc_tools.protoc -I$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
 
-.PHONY: help setup run demo-secure audit test test-faults test-failover soak lint format typecheck proto proto-check proto-lint proto-breaking protos wheel migrate purge lock
+.PHONY: help setup run demo-secure audit test fuzz test-faults test-failover soak lint format typecheck proto proto-check proto-lint proto-breaking protos wheel migrate purge lock
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-15s %s\n", $$1, $$2}' Makefile
@@ -53,6 +54,9 @@ test: $(READY)  ## run the tests, on SQLite and on a PostgreSQL from a wheel
 
 test-faults: $(READY)  ## make faults and hold the service against them: about 8 minutes; FULL=1: full counts, hours
 	@FULL=$(FULL) $(BIN)/pytest tests/faults $(AGAIN)
+
+fuzz: $(READY)  ## make up tokens, headers and certificates for as long: SECONDS=600
+	@FUZZ_SECONDS=$(SECONDS) $(BIN)/pytest tests/test_tokens.py tests/test_certificates.py -k whatever\ or\ bytes
 
 test-failover: $(READY)  ## three PostgreSQLs under Patroni, where it is installed: kill, switch over and freeze the primary
 	@$(BIN)/pytest tests/failover

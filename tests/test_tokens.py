@@ -13,7 +13,8 @@ from typing import Any
 import jwt
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from hypothesis import given, settings
+from google.rpc import code_pb2
+from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy.engine import URL
 
@@ -24,11 +25,15 @@ from course_service.auth.identify import ByToken
 from course_service.auth.keys import KeySet, read_keys
 from course_service.auth.tokens import Tokens
 from course_service.auth.watched import Unusable
+from course_service.call import Call
 from course_service.errors import CourseError
+from course_service.guard import status
+from course_service.guard.steps import Credentials
 from course_service.startup import StartupError
 from course_service.store.database import Database
 from tests.conftest import empty
 from tests.support.certificates import Authority, replace
+from tests.support.fuzzing import fuzzed
 from tests.support.secure import METHODS, REFLECTION, Secure, ask_grpc, ask_http, http_routes, secured
 from tests.support.tokens import AUDIENCE, ISSUER, Issuer, decoded, encoded, jwk, jwks, new_key
 from tests.support.waiting import until
@@ -291,8 +296,8 @@ def test_an_endpoint_that_fails_or_hangs_leaves_good_tokens_good_and_slows_nobod
 ) -> None:
     tokens = Tokens(ISSUER, AUDIENCE, KeySet(endpoint.url, endpoint.trust))
     good, unknown = GOOD.token(), OTHER.token()
-    for status, body in ((500, b"canary"), (302, b""), (200, b"canary"), (200, b"x" * 300_000)):
-        endpoint.status, endpoint.body = status, body
+    for code, body in ((500, b"canary"), (302, b""), (200, b"canary"), (200, b"x" * 300_000)):
+        endpoint.status, endpoint.body = code, body
         caplog.clear()
         assert refusal(tokens, unknown) is TokenKeyUnknown
         until(lambda: "still in use" in caplog.text)
@@ -315,7 +320,7 @@ def test_a_service_starts_though_its_endpoint_is_down(tmp_path: Path, caplog: py
     assert refusal(tokens, GOOD.token()) is TokenKeyUnknown
 
 
-@settings(max_examples=300, deadline=None)
+@fuzzed
 @given(st.one_of(st.text(max_size=200), st.tuples(st.integers(0, 400), st.characters())))
 def test_whatever_is_sent_is_refused_with_one_of_four_reasons(tokens: Tokens, sent: str | tuple[int, str]) -> None:
     token = GOOD.token()
@@ -327,6 +332,24 @@ def test_whatever_is_sent_is_refused_with_one_of_four_reasons(tokens: Tokens, se
     else:
         altered = sent
     assert refusal(tokens, altered) in {TokenExpired, TokenInvalid, TokenKeyUnknown, TokenMalformed}
+
+
+class Shown(Credentials):
+    """Headers, as a face would read them."""
+
+    def __init__(self, headers: list[tuple[str, str]]) -> None:
+        self._headers = headers
+
+    def pairs(self) -> list[tuple[str, str | bytes]]:
+        return list(self._headers)
+
+
+@fuzzed
+@given(st.lists(st.tuples(st.sampled_from(["authorization", "x"]), st.text(max_size=60)), max_size=3))
+def test_whatever_the_headers_are_they_identify_nobody(tokens: Tokens, headers: list[tuple[str, str]]) -> None:
+    with pytest.raises(CourseError) as caught:
+        ByToken(tokens)(Call("grpc", "GetCourse"), Shown(headers))
+    assert status.CODES[type(caught.value)] == code_pb2.UNAUTHENTICATED
 
 
 @pytest.fixture(scope="module")
