@@ -57,8 +57,8 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     ),
     "guard": (GUARD, {"google"}),
     "auth/errors": ({"errors"}, set()),
-    "auth/watched": ({"startup"}, set()),
-    "auth/tls": ({"startup", "auth/watched"}, {"cryptography", "grpc"}),
+    "auth/watched": (GUARD, {"google"}),
+    "auth/tls": ({*GUARD, "auth/watched"}, {"cryptography", "google", "grpc"}),
     "auth": (
         {*GUARD, *STORE, "auth", "auth/tls", "auth/watched", "settings"},
         {*STORAGE, "cryptography", "google", "grpc", "jwt"},

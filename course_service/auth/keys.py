@@ -17,6 +17,7 @@ from jwt.algorithms import AllowedPublicKeys, ECAlgorithm, OKPAlgorithm, RSAAlgo
 from jwt.exceptions import PyJWTError
 
 from course_service.auth.watched import Unusable, Watched
+from course_service.guard.internal import report
 from course_service.startup import StartupError
 
 _log = logging.getLogger("course_service")
@@ -75,7 +76,10 @@ class KeySet:
             time.sleep(_FETCH_AGAIN_SECONDS)
             self._asked.wait(_FETCH_EVERY_SECONDS - _FETCH_AGAIN_SECONDS if self._fetched else 0)
             self._asked.clear()
-            self._fetch()
+            try:
+                self._fetch()
+            except Exception as exception:  # or nobody would fetch any more
+                report(exception)
 
     def _fetch(self) -> None:
         try:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Generic, TypeVar
 
+from course_service.guard.internal import report
 from course_service.startup import StartupError
 
 _log = logging.getLogger("course_service")
@@ -58,7 +59,10 @@ class Watched(Generic[T]):
 
     def _run(self) -> None:
         while not self._closed.wait(_PAUSE_SECONDS):
-            self.look()
+            try:
+                self.look()
+            except Exception as exception:  # or nobody would look any more
+                report(exception)
 
     def _read(self) -> T:
         contents = []
