@@ -191,13 +191,14 @@ def test_an_authority_is_replaced_under_load_and_clients_of_the_old_one_are_shut
 def test_the_policy_is_replaced_under_load_and_a_bad_one_is_not_taken(
     secure: Secure, files: Files, authority: Authority, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    folder = tmp_path / "caller"
+    folder, others = tmp_path / "caller", tmp_path / "others"
     folder.mkdir()
+    others.mkdir()
     ann, bob = authority.client("ann"), authority.client("bob")
     with (
         callers(secure, folder, ann) as wrong,
         secure.channel(bob) as live,
-        secure.http(folder, bob) as live_http,
+        secure.http(others, bob) as live_http,
     ):
         assert ask_grpc(live, GET, MISSING).code == ask_http(live_http, "GET", f"/{MISSING}").code == "NOT_FOUND"
         replace(files.policy, b'[roles]\nreader = ["cn:ann"]\n')
@@ -211,6 +212,7 @@ def test_the_policy_is_replaced_under_load_and_a_bad_one_is_not_taken(
             (b"[roles", "it is not TOML"),
             (b"\xff", "it is not UTF-8"),
             (b"[roles]", "it gives nobody a role"),
+            (b"a=" + b"[" * 5000, "cannot be read (RecursionError)"),
         ):
             replace(files.policy, text)
             until(lambda: said in caplog.text)  # noqa: B023  # used before it changes
@@ -271,3 +273,52 @@ def test_a_handshake_that_stalls_is_cut(
     ):
         assert silent.recv(1) == b""
     tls.close()
+
+
+@pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_a_kept_session_does_not_outlive_the_authority_of_its_client(
+    secure: Secure, files: Files, authority: Authority, tmp_path: Path, version: ssl.TLSVersion
+) -> None:
+    folder = tmp_path / "caller"
+    folder.mkdir()
+    context = ssl.create_default_context(cadata=authority.certificate.decode())
+    context.minimum_version = context.maximum_version = version
+    context.load_cert_chain(*authority.client("ann").write(folder, "ann"))
+
+    def status(session: ssl.SSLSession | None = None) -> tuple[bytes, ssl.SSLSession | None]:
+        with (
+            socket.create_connection(("127.0.0.1", secure.http_port), timeout=10) as plain,
+            context.wrap_socket(plain, server_hostname="localhost", session=session) as connection,
+        ):
+            connection.sendall(f"GET /{MISSING} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            return connection.recv(1000)[:12], connection.session
+
+    response, session = status()
+    assert response == status(session)[0] == b"HTTP/1.1 404"
+    files.let_in(Authority())
+
+    def is_refused() -> bool:
+        try:
+            return status(session)[0] != b"HTTP/1.1 404"
+        except OSError:
+            return True
+
+    until(is_refused)
+
+
+@pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
+def test_a_file_whose_mode_is_repaired_is_taken(
+    secure: Secure, files: Files, authority: Authority, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    client = authority.client("ann").write(tmp_path, "ann")
+    newer = authority.server()
+    replace(files.folder / "server.crt", newer.certificate)
+    key = files.folder / "new.key"
+    key.write_bytes(newer.key)
+    key.chmod(0o644)
+    key.replace(files.folder / "server.key")
+    until(lambda: "everybody on this machine may read" in caplog.text)
+    (files.folder / "server.key").chmod(0o600)
+    until(lambda: shown_by(secure.http_port, client, authority.certificate) == serial_of(newer))
+    assert caplog.text.count("everybody on this machine may read") == 1

@@ -14,7 +14,6 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from jwt.algorithms import AllowedPublicKeys, ECAlgorithm, OKPAlgorithm, RSAAlgorithm
-from jwt.exceptions import PyJWTError
 
 from course_service.auth.watched import Unusable, Watched
 from course_service.guard.internal import report
@@ -74,7 +73,7 @@ class KeySet:
     def _run(self) -> None:
         while True:
             time.sleep(_FETCH_AGAIN_SECONDS)
-            self._asked.wait(_FETCH_EVERY_SECONDS - _FETCH_AGAIN_SECONDS if self._fetched else 0)
+            self._asked.wait(_FETCH_EVERY_SECONDS - _FETCH_AGAIN_SECONDS if self._is_fresh else 0)
             self._asked.clear()
             try:
                 self._fetch()
@@ -82,6 +81,7 @@ class KeySet:
                 report(exception)
 
     def _fetch(self) -> None:
+        self._is_fresh = False  # so that it is tried again soon
         try:
             with self._opener.open(self._location, timeout=_TIMEOUT_SECONDS) as response:
                 keys = read_keys(_body(response))
@@ -92,6 +92,7 @@ class KeySet:
             _log.warning("COURSE_TOKEN_KEYS: cannot be fetched (%s); the keys known before are still in use", problem)
         else:
             self.fetched = time.time()
+            self._is_fresh = True
             if keys != self._fetched:
                 self._fetched = keys
 
@@ -132,7 +133,9 @@ def _key(entry: Mapping[str, Any]) -> Key:
         raise Unusable("it is not for signatures")
     try:
         key = _loaded(entry)
-    except (PyJWTError, ValueError, TypeError, KeyError):
+    except Unusable:
+        raise
+    except Exception:  # a parser has many names for what it does not like
         raise Unusable("it cannot be read") from None
     if entry.get("alg", key.algorithm) != key.algorithm:
         raise Unusable(f"it is for another algorithm than {key.algorithm}")

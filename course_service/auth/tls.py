@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any, Self
 
 import grpc
 from cryptography import x509
@@ -50,14 +51,11 @@ class Tls:
         )
 
     def for_http(self) -> ssl.SSLContext:
-        """Return what HTTP listens with. It hands every handshake to the context of the newest files."""
+        """Return what HTTP listens with. Every connection is made by the context of the newest files.
 
-        def hand_over(connection: ssl.SSLObject, _: str | None, __: ssl.SSLContext) -> None:
-            connection.context = self._files.current.for_http
-
-        outer = _context(asks_clients=self.asks_clients)
-        outer.sni_callback = hand_over
-        return outer
+        So a session that a client has kept ends with the files that it was made with: it is known to one context only.
+        """
+        return _Newest(self._files)
 
     def close(self) -> None:
         """Look no more for changes of the files."""
@@ -77,6 +75,8 @@ class Tls:
         not_after = chain[0].not_valid_after_utc
         if not_after <= datetime.now(UTC):
             raise Unusable(f"the certificate of {self._certificate_file} has expired")
+        if chain[0].not_valid_before_utc > datetime.now(UTC):
+            raise Unusable(f"the time of the certificate of {self._certificate_file} has not begun")
         try:
             context = _context(asks_clients=bool(authorities))
             context.load_cert_chain(self._certificate_file, self._key_file)
@@ -89,6 +89,21 @@ class Tls:
         return _Material(pair, context, not_after.timestamp())
 
 
+class _Newest(ssl.SSLContext):
+    """Has asyncio's connections made by another context: that of the newest files."""
+
+    _files: Watched[_Material]
+
+    def __new__(cls, files: Watched[_Material]) -> Self:
+        self = super().__new__(cls, ssl.PROTOCOL_TLS_SERVER)
+        self._files = files
+        return self
+
+    def wrap_bio(self, *arguments: Any, **options: Any) -> ssl.SSLObject:  # noqa: ANN401  # passed on as they are
+        """Make one side of a connection."""
+        return self._files.current.for_http.wrap_bio(*arguments, **options)
+
+
 def _context(*, asks_clients: bool) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -96,6 +111,7 @@ def _context(*, asks_clients: bool) -> ssl.SSLContext:
     context.set_alpn_protocols(["http/1.1"])
     if asks_clients:
         context.verify_mode = ssl.CERT_REQUIRED
+        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # an authority below another one will do, as for gRPC
     return context
 
 

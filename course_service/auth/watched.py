@@ -32,6 +32,8 @@ class Watched(Generic[T]):
         self._what = what
         self._paths = [Path(path) for path in paths]
         self._load = load
+        self._problem = ""
+        """Why the files cannot be used, as they are now."""
         self._seen = self._signature()
         try:
             self.current = self._read()
@@ -41,17 +43,20 @@ class Watched(Generic[T]):
         threading.Thread(target=self._run, name="watched-files", daemon=True).start()
 
     def look(self) -> None:
-        """Read the files again if they have changed."""
+        """Read the files again if they have changed, or could not be used when they were read last."""
         signature = self._signature()
-        if signature == self._seen:
+        if signature == self._seen and not self._problem:
             return
-        self._seen = signature
         try:
             self.current = self._read()
         except Unusable as error:
-            _log.warning("%s: %s; what was read before is still in use", self._what, error)
+            if (signature, str(error)) != (self._seen, self._problem):
+                _log.warning("%s: %s; what was read before is still in use", self._what, error)
+            self._problem = str(error)
         else:
+            self._problem = ""
             _log.info("%s: read again", self._what)
+        self._seen = signature
 
     def close(self) -> None:
         """Look no more."""
@@ -71,15 +76,20 @@ class Watched(Generic[T]):
                 contents.append(path.read_bytes())
             except OSError as error:
                 raise Unusable(f"{path} cannot be read ({error.strerror})") from None
-        return self._load(contents)
+        try:
+            return self._load(contents)
+        except Unusable:
+            raise
+        except Exception as error:  # of a parser; its text may quote what is in the files
+            raise Unusable(f"cannot be read ({type(error).__name__})") from None
 
-    def _signature(self) -> list[tuple[int, int, int] | None]:
+    def _signature(self) -> list[tuple[int, ...] | None]:
         return [_signature(path) for path in self._paths]
 
 
-def _signature(path: Path) -> tuple[int, int, int] | None:
+def _signature(path: Path) -> tuple[int, ...] | None:
     try:
         found = path.stat()
     except OSError:
         return None
-    return found.st_mtime_ns, found.st_size, found.st_ino
+    return found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino

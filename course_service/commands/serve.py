@@ -85,6 +85,8 @@ def serve(settings: Settings, telemetry: Telemetry) -> None:
         certificate_ends=(lambda: tls.not_after) if tls else None,
         keys_loaded=(lambda: keys.fetched) if keys else None,
     )
+    if settings.page_token_secret == DEVELOPMENT_SECRET and not settings.page_token_secret_file:
+        _log.warning("page tokens are signed with a secret that everybody knows; set COURSE_PAGE_TOKEN_SECRET")
     servers.start()
     gc.freeze()  # what has been loaded stays loaded: the garbage collector need not visit it again
     stop.wait()
@@ -181,8 +183,6 @@ def _page_tokens(settings: Settings) -> PageTokens:
             tokens.use(*secrets)
 
         Watched("COURSE_PAGE_TOKEN_SECRET_FILE", [settings.page_token_secret_file], use)
-    elif settings.page_token_secret == DEVELOPMENT_SECRET:
-        _log.warning("page tokens are signed with a secret that everybody knows; set COURSE_PAGE_TOKEN_SECRET")
     return tokens
 
 

@@ -15,7 +15,6 @@ from starlette.convertors import StringConvertor, register_url_convertor
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from course_service.call import DOCUMENTATION, PROBE, Call
-from course_service.errors import CourseError
 from course_service.guard.guard import Guard
 from course_service.health import Health
 from course_service.rest.body import check_headers
@@ -121,15 +120,16 @@ class _Guarded:
         if self._is_old(scope):
             send = _closing(send)
         credentials = HttpCredentials(scope)
-        # What is suppressed has been reported and responded to.
-        with self._guard.observed(call, credentials), contextlib.suppress(Exception):
+        with self._guard.observed(call, credentials):
             try:
                 check_headers(scope["headers"])
-                with self._entered(call, scope):
-                    await self._api(inner, receive, send)
-            except CourseError as error:
+                room = self._entered(call, scope)
+            except Exception as error:
                 response = error_response(self._guard.failed(call, error), {"Connection": "close"})
                 await response(scope, receive, send)
+                return
+            with room, contextlib.suppress(Exception):  # which has been reported and responded to
+                await self._api(inner, receive, send)
 
     def _entered(self, call: Call, scope: Scope) -> AbstractContextManager[None]:
         """Let in who wants the documentation. Courses have routes that do that, and probes are for everybody."""

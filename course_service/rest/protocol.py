@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+from asyncio.sslproto import SSLProtocol
 from collections.abc import Callable
 from typing import ClassVar
 
@@ -24,6 +25,7 @@ MAX_UNREAD_BYTES = 64 << 20
 """What all responses together may hold that wait for their callers to read on."""
 READ_BYTES = 8 << 10
 """What is read of a connection before the others have their turn: of tiny chunks, h11 makes as many events."""
+SSLProtocol.max_size = READ_BYTES  # asyncio has no other name for it; its own would be 256 KiB for each connection
 KEEP_ALIVE_SECONDS = 75
 """How long a connection may be idle between two requests."""
 
