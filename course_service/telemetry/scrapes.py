@@ -15,6 +15,9 @@ _MAX_READERS = 16
 _READ_SECONDS = 5.0
 """How long a reader may take for each part of its request, and of its response."""
 
+_STOP_SECONDS = 0.1
+"""How long it takes at most to notice that it has to stop."""
+
 
 class MetricsServer(ThreadingHTTPServer):
     """Has a registry at `/metrics` of `HOST:PORT`. It listens there and nowhere else. Raises `PortTaken`."""
@@ -38,7 +41,7 @@ class MetricsServer(ThreadingHTTPServer):
     def start(self) -> None:
         """Serve, from a thread of its own."""
         self._is_started = True
-        threading.Thread(target=self.serve_forever, name="metrics", daemon=True).start()
+        threading.Thread(target=self.serve_forever, args=(_STOP_SECONDS,), name="metrics", daemon=True).start()
 
     def stop(self) -> None:
         """End."""
