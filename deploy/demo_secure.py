@@ -5,6 +5,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -66,6 +67,7 @@ def main() -> int:
     services = [subprocess.Popen(command, env={**others, **common, **each}) for each in (by_certificate, by_token)]
     print(hints(), flush=True)
     ended = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: ended.set())
     codes: list[int] = []
 
     def wait(service: subprocess.Popen[bytes]) -> None:
