@@ -57,6 +57,8 @@ class KeySet:
             return
         self._opener = urllib.request.build_opener(_NoRedirects, urllib.request.HTTPSHandler(context=context))
         self._asked = threading.Event()
+        self._problem = ""
+        """Why the keys could not be fetched when that was tried last."""
         self._fetch()
         threading.Thread(target=self._run, name="token-keys", daemon=True).start()
 
@@ -73,7 +75,7 @@ class KeySet:
     def _run(self) -> None:
         while True:
             time.sleep(_FETCH_AGAIN_SECONDS)
-            self._asked.wait(_FETCH_EVERY_SECONDS - _FETCH_AGAIN_SECONDS if self._is_fresh else 0)
+            self._asked.wait(_FETCH_EVERY_SECONDS - _FETCH_AGAIN_SECONDS if not self._problem else 0)
             self._asked.clear()
             try:
                 self._fetch()
@@ -81,20 +83,21 @@ class KeySet:
                 report(exception)
 
     def _fetch(self) -> None:
-        self._is_fresh = False  # so that it is tried again soon
         try:
             with self._opener.open(self._location, timeout=_TIMEOUT_SECONDS) as response:
                 keys = read_keys(_body(response))
         except Unusable as error:
-            _log.warning("COURSE_TOKEN_KEYS: %s; the keys that were known before are still in use", error)
+            problem = str(error)
         except (OSError, HTTPException, ValueError) as error:  # its text may quote what was sent
-            problem = type(error).__name__
-            _log.warning("COURSE_TOKEN_KEYS: cannot be fetched (%s); the keys known before are still in use", problem)
+            problem = f"cannot be fetched ({type(error).__name__})"
         else:
+            problem = ""
             self.fetched = time.time()
-            self._is_fresh = True
             if keys != self._fetched:
                 self._fetched = keys
+        if problem and problem != self._problem:  # it is tried again soon, and said once
+            _log.warning("COURSE_TOKEN_KEYS: %s; the keys that were known before are still in use", problem)
+        self._problem = problem
 
 
 def read_keys(text: bytes) -> Mapping[str, Key]:

@@ -123,7 +123,7 @@ class _Guarded:
         with self._guard.observed(call, credentials):
             try:
                 check_headers(scope["headers"])
-                room = self._entered(call, scope)
+                room = self._entered(call, scope, credentials)
             except Exception as error:
                 response = error_response(self._guard.failed(call, error), {"Connection": "close"})
                 await response(scope, receive, send)
@@ -131,13 +131,13 @@ class _Guarded:
             with room, contextlib.suppress(Exception):  # which has been reported and responded to
                 await self._api(inner, receive, send)
 
-    def _entered(self, call: Call, scope: Scope) -> AbstractContextManager[None]:
+    def _entered(self, call: Call, scope: Scope, credentials: HttpCredentials) -> AbstractContextManager[None]:
         """Let in who wants the documentation. Courses have routes that do that, and probes are for everybody."""
         if scope["path"] in _PROBES:
             call.method = PROBE
         elif not scope["path"].startswith("/courses"):
             call.method = DOCUMENTATION
-            return self._guard.entered(call, HttpCredentials(scope))
+            return self._guard.entered(call, credentials)
         return contextlib.nullcontext()
 
     def _is_old(self, scope: Scope) -> bool:
