@@ -148,14 +148,13 @@ class _OneMessage(_Guarded):
         A method that only reads is not asked for a second one: to see that there is none costs a tenth of a GetCourse,
         and there is nothing that a second one could spoil.
         """
-        with self._watchdog.message(context, worker.arrived, worker.threads):
-            message = next(messages, None)
-            if message is None:
-                if not context.is_active():  # the watchdog has ended it
-                    raise grpc.RpcError
-                raise RequestMalformed("A unary call has one message; this one has none.")
-            if not self._is_read and next(messages, None) is not None:
-                raise RequestMalformed("A unary call has one message; this one has more.")
+        message = self._watchdog.next_message(messages, context, worker)
+        if message is None:
+            if not context.is_active():  # the watchdog has ended it
+                raise grpc.RpcError
+            raise RequestMalformed("A unary call has one message; this one has none.")
+        if not self._is_read and self._watchdog.next_message(messages, context, worker) is not None:
+            raise RequestMalformed("A unary call has one message; this one has more.")
         return self._decoded(message)
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterator
 
 import grpc
 
 from course_service import call
 from course_service.guard.internal import report
-from course_service.rpc.threads import CallThreads
+from course_service.rpc.threads import CallThreads, Worker
 
 LEAST_SECONDS = 0.05
 """What a message may take once its call has a thread, even if the call has waited for one until its time was over."""
@@ -32,17 +33,26 @@ class Watchdog:
     """Replaces threads that wait for a message, and cancels calls whose time is up, from a thread of its own."""
 
     def __init__(self) -> None:
-        self._waiting: set[Watched] = set()
-        """Those whose thread may have to be replaced."""
+        self._waiting: dict[grpc.ServicerContext, tuple[Worker, float]] = {}
+        """By call: the thread that waits for its message, and since when."""
+        self._replaced: dict[grpc.ServicerContext, Watched] = {}
+        """By call: what has waited so long that another thread is in its thread's place."""
         self._others: set[Watched] = set()
+        """Streams and large responses."""
         self._begun = threading.Event()
         threading.Thread(target=self._run, name="watchdog", daemon=True).start()
 
-    def message(self, context: grpc.ServicerContext, arrived: float, threads: CallThreads) -> Watched:
-        """Watch over a thread's wait for the message of a call that came in at `arrived`, by `time.monotonic()`."""
-        now = time.monotonic()
-        deadline = max(arrived + call.BODY_SECONDS, now + LEAST_SECONDS)
-        return Watched(self, context, deadline, now + _PATIENCE_SECONDS, threads)
+    def next_message(self, messages: Iterator[bytes], context: grpc.ServicerContext, worker: Worker) -> bytes | None:
+        """Wait for the next message of a call; None if there is none, or if it did not come in time."""
+        self._waiting[context] = worker, time.monotonic()
+        if not self._begun.is_set():
+            self._begun.set()
+        try:
+            return next(messages, None)
+        finally:
+            if self._waiting.pop(context, None) is None:
+                self._replaced.pop(context)
+                worker.threads.retire()
 
     def stream(self, context: grpc.ServicerContext, seconds: float) -> Watched:
         """Watch over a stream, or over what is sent on it, that may take some seconds."""
@@ -66,23 +76,18 @@ class Watchdog:
 
     def begin(self, watched: Watched) -> None:
         """Begin to watch."""
-        (self._waiting if watched.threads else self._others).add(watched)
+        self._others.add(watched)
         if not self._begun.is_set():
             self._begun.set()
 
     def end(self, watched: Watched) -> None:
         """End to watch."""
-        try:
-            self._waiting.remove(watched)
-        except KeyError:
-            self._others.discard(watched)
-            if watched.threads:  # it has been replaced
-                watched.threads.retire()
+        self._others.discard(watched)
 
     def _run(self) -> None:
         while True:
             if not self._waiting:
-                self._begun.wait(_LONG_PAUSE_SECONDS if self._others else None)
+                self._begun.wait(_LONG_PAUSE_SECONDS if self._others or self._replaced else None)
             self._begun.clear()
             time.sleep(_PAUSE_SECONDS)  # at every turn: most messages are there at once, and not worth a look each
             self._look_safely()
@@ -95,18 +100,17 @@ class Watchdog:
 
     def _look(self) -> None:
         now = time.monotonic()
-        for watched in tuple(self._others):
+        for watched in (*self._others, *self._replaced.copy().values()):
             if watched.deadline <= now:
                 watched.cancel()
-        for watched in tuple(self._waiting):
-            if watched.deadline <= now:
-                watched.cancel()
-            elif watched.threads and watched.replace_at <= now:
-                self._replace(watched, watched.threads)
+        for context, (worker, since) in self._waiting.copy().items():
+            if now - since >= _PATIENCE_SECONDS:
+                deadline = max(worker.arrived + call.BODY_SECONDS, since + LEAST_SECONDS)
+                self._replace(Watched(self, context, deadline), worker.threads)
 
     def _replace(self, watched: Watched, threads: CallThreads) -> None:
         """Put another thread in the place of one that waits, or try again at the next look."""
-        replaced = [other for other in tuple(self._others) if other.threads]
+        replaced = self._replaced.copy().values()
         if len(replaced) >= _MAX_REPLACED:
             remaining = [other for other in replaced if not other.is_cancelled]
             if remaining:
@@ -116,35 +120,22 @@ class Watchdog:
             threads.replace()
         except RuntimeError:  # the machine has no more threads
             return
-        self._others.add(watched)
-        try:
-            self._waiting.remove(watched)
-        except KeyError:  # its message has just arrived
-            self._others.discard(watched)
+        self._replaced[watched.context] = watched
+        if self._waiting.pop(watched.context, None) is None:  # its message has just arrived
+            self._replaced.pop(watched.context)
             threads.retire()
 
 
 class Watched:
-    """One call, watched for as long as the context lasts."""
+    """What is watched for as long as the context lasts."""
 
-    __slots__ = ("_watchdog", "context", "deadline", "is_cancelled", "replace_at", "size", "threads")
+    __slots__ = ("_watchdog", "context", "deadline", "is_cancelled", "size")
 
-    def __init__(
-        self,
-        watchdog: Watchdog,
-        context: grpc.ServicerContext,
-        deadline: float,
-        replace_at: float = 0.0,
-        threads: CallThreads | None = None,
-        *,
-        size: int = 0,
-    ) -> None:
+    def __init__(self, watchdog: Watchdog, context: grpc.ServicerContext, deadline: float, *, size: int = 0) -> None:
         self._watchdog = watchdog
-        self.size = size
         self.context = context
         self.deadline = deadline
-        self.replace_at = replace_at
-        self.threads = threads
+        self.size = size
         self.is_cancelled = False
 
     def cancel(self) -> None:

@@ -30,18 +30,24 @@ def _text_line(level: int, ended: float, call: Call, seconds: float) -> str:
 
 def _json_line(level: int, ended: float, call: Call, seconds: float) -> str:
     """Write a call as one object, which lacks what is empty. It has the same as the text."""
-    members: dict[str, object] = {
-        "time": timestamp(ended),
+    often = _members(level, call.method, call.face, call.caller, call.code, call.reason)
+    line = f'{{"time":"{timestamp(ended)}",{often},"duration_ms":{seconds * 1000:.2f}'
+    seldom = {name: value for name in _SELDOM if (value := getattr(call, name))}
+    return f"{line},{json_line(seldom)[1:]}" if seldom else line + "}\n"
+
+
+_SELDOM = ("request_id", "course", "trace_id", "error_id", "cause")
+
+
+@functools.lru_cache(maxsize=1000)
+def _members(level: int, method: str, face: str, caller: str, code: str, reason: str) -> str:
+    """Write what many calls have in common, as members of an object."""
+    members = {
         "level": logging.getLevelName(level),
-        "method": call.method,
-        "face": call.face,
-        "caller": call.caller,
-        "code": call.code,
+        "method": method,
+        "face": face,
+        "caller": caller,
+        "code": code,
+        **({"reason": reason} if reason else {}),
     }
-    if call.reason:
-        members["reason"] = call.reason
-    members["duration_ms"] = round(seconds * 1000, 2)
-    for name in ("request_id", "course", "trace_id", "error_id", "cause"):
-        if value := getattr(call, name):
-            members[name] = value
-    return json_line(members)
+    return json_line(members)[1:-2]

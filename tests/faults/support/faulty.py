@@ -4,6 +4,7 @@
 does not go red on its fault proves nothing. Each fault imports what it changes, so that a move of one breaks no other.
 """
 
+import itertools
 import os
 import signal
 import sys
@@ -44,17 +45,30 @@ def none() -> None:
 
 
 @fault
-def no_guard() -> None:
-    """Let grpcio handle calls by itself."""
+def guard_by_turns() -> None:
+    """Take the guard out from one SIGUSR1 to the next, and its log line from one SIGUSR2 to the next.
 
-    class Passing(grpc.ServerInterceptor):
-        def __init__(self, *_: object) -> None:
-            """Take what the guard's interceptor takes."""
+    All in one process: two that do the same differ by a twentieth, by where their memory happens to lie.
+    """
 
-        def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
-            return continuation(handler_call_details)
+    def bare(_: object, continuation: Any, handler_call_details: Any) -> Any:
+        return continuation(handler_call_details)
 
-    put("course_service.rpc.server", "GuardInterceptor", Passing)
+    turned = itertools.count(1)
+
+    def turns(number: int, owner: str, name: str, replacement: object) -> None:
+        both = [resolve_name(owner).__dict__[name], replacement]
+
+        def turn(*_: object) -> None:
+            both.reverse()
+            put(owner, name, both[0])
+            sys.stderr.write(f"turned {next(turned)}\n")
+            sys.stderr.flush()
+
+        signal.signal(number, turn)
+
+    turns(signal.SIGUSR1, "course_service.rpc.interceptor:GuardInterceptor", "intercept_service", bare)
+    turns(signal.SIGUSR2, "course_service.telemetry.calls:CallLog", "__call__", lambda *_: None)
 
 
 @fault
@@ -62,6 +76,7 @@ def no_watchdog() -> None:
     """Wait for a call's message as long as the caller likes, and do nothing else meanwhile."""
     for name in ("begin", "end"):
         put("course_service.rpc.watchdog:Watchdog", name, lambda *_: None)
+    put("course_service.rpc.watchdog:Watchdog", "next_message", lambda _, messages, *__: next(messages, None))
 
 
 @fault
