@@ -3,8 +3,9 @@
 import contextlib
 import os
 import secrets
+import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -103,6 +104,24 @@ def database_url(
     with empty_database(backend, request, tmp_path_factory.mktemp("database")) as url:
         migrate(url)
         yield url
+
+
+@pytest.fixture(scope="session")
+def new_file(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], URL]:
+    """Makes migrated SQLite files, each a copy of one that was migrated."""
+    directory = tmp_path_factory.mktemp("files")
+    migrate(make_url(f"sqlite:///{directory / 'migrated.db'}"))
+
+    def copy() -> URL:
+        return make_url(f"sqlite:///{shutil.copy(directory / 'migrated.db', directory / f'{secrets.token_hex(6)}.db')}")
+
+    return copy
+
+
+@pytest.fixture
+def migrated_url(new_file: Callable[[], URL]) -> URL:
+    """A migrated SQLite file, for one test."""
+    return new_file()
 
 
 def migrate(url: URL, revision: str = "head", *, down: bool = False, **attributes: float) -> None:

@@ -17,13 +17,12 @@ from course.v1 import course_pb2
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 from grpc_status import rpc_status
-from sqlalchemy.engine import URL, make_url
+from sqlalchemy.engine import URL
 from sqlalchemy.exc import IntegrityError, OperationalError
 
 from course_service import services
 from course_service.store.courses import CourseRepository
 from course_service.telemetry import traces
-from tests.conftest import migrate
 from tests.support.calls import call, create
 from tests.support.collector import Collector, collecting
 from tests.support.waiting import until
@@ -77,13 +76,6 @@ class Seen:
         assert not [place for place, text in places.items() if CANARY in text.lower()], places
 
 
-@pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> URL:
-    url = make_url(f"sqlite:///{tmp_path_factory.mktemp('seen') / 'course.db'}")
-    migrate(url)
-    return url
-
-
 class Kept(logging.Handler):
     def __init__(self) -> None:
         super().__init__()
@@ -93,14 +85,24 @@ class Kept(logging.Handler):
         self.records.append(record)
 
 
+@pytest.fixture(scope="module")
+def _service(new_file: Callable[[], URL]) -> Iterator[tuple[Watched, Collector]]:
+    with pytest.MonkeyPatch.context() as patch, collecting() as collector:
+        patch.setattr(traces, "_PAUSE_SECONDS", 0.05)
+        with watched(new_file(), otlp_endpoint=collector.url) as service:
+            yield service, collector
+
+
 @pytest.fixture
-def seen(url: URL, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> Iterator[Seen]:
-    monkeypatch.setattr(traces, "_PAUSE_SECONDS", 0.05)
+def seen(_service: tuple[Watched, Collector], caplog: pytest.LogCaptureFixture) -> Iterator[Seen]:
+    service, collector = _service
+    service.stream.truncate(0)
+    service.stream.seek(0)
+    collector.bodies.clear()
     caplog.set_level(logging.DEBUG)
     kept = Kept()
     logging.getLogger().addHandler(kept)
-    with collecting() as collector, watched(url, otlp_endpoint=collector.url) as service:
-        yield Seen(service, collector, kept.records)
+    yield Seen(service, collector, kept.records)
     logging.getLogger().removeHandler(kept)
 
 

@@ -9,19 +9,18 @@ import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
 from course.v1 import course_pb2, course_pb2_grpc
-from sqlalchemy.engine import URL, make_url
+from sqlalchemy.engine import URL
 
 from course_service.call import Call
 from course_service.telemetry import logs
 from course_service.telemetry.calls import CallLog
 from course_service.telemetry.logs import LogWriter
-from tests.conftest import ROOT, migrate
+from tests.conftest import ROOT
 from tests.support.processes import environment_of, running
 
 
@@ -179,13 +178,6 @@ def test_what_was_dropped_is_said_as_an_object_too(monkeypatch: pytest.MonkeyPat
     (line,) = objects(terminal.getvalue())
     assert line["message"] == "1 lines were dropped here, because nobody read the log"
     assert (line["level"], writer.dropped) == ("WARNING", 1)
-
-
-@pytest.fixture
-def migrated_url(tmp_path: Path) -> URL:
-    url = make_url(f"sqlite:///{tmp_path / 'course.db'}")
-    migrate(url)
-    return url
 
 
 def test_the_log_is_json_unless_a_person_reads_it(migrated_url: URL) -> None:

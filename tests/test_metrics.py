@@ -14,7 +14,7 @@ import grpc
 import pytest
 from course.v1 import course_pb2
 from prometheus_client import generate_latest
-from sqlalchemy.engine import URL, make_url
+from sqlalchemy.engine import URL
 from sqlalchemy.exc import OperationalError
 
 from course_service.settings import Settings
@@ -23,19 +23,11 @@ from course_service.store.courses import CourseRepository
 from course_service.telemetry import metrics, scrapes
 from course_service.telemetry.metrics import Metrics
 from course_service.telemetry.scrapes import MetricsServer
-from tests.conftest import ROOT, migrate
+from tests.conftest import ROOT
 from tests.support.calls import call, create, failed
 from tests.support.processes import environment_of, running
 from tests.support.waiting import until
 from tests.support.watched import Watched, watched
-from tests.test_process import failed_start
-
-
-@pytest.fixture(scope="module")
-def migrated_url(tmp_path_factory: pytest.TempPathFactory) -> URL:
-    url = make_url(f"sqlite:///{tmp_path_factory.mktemp('metrics') / 'course.db'}")
-    migrate(url)
-    return url
 
 
 @pytest.fixture
@@ -243,14 +235,6 @@ def test_a_service_has_metrics_where_its_setting_says(migrated_url: URL) -> None
         with urllib.request.urlopen(f"http://127.0.0.1:{found[1]}/metrics", timeout=5) as response:
             assert "course_ready 1.0" in response.read().decode()
         assert process.stop() == 0
-
-
-def test_a_taken_port_is_named_with_its_setting(migrated_url: URL) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        address = f"127.0.0.1:{taken.getsockname()[1]}"
-        line = failed_start(COURSE_DATABASE_URL=str(migrated_url), COURSE_METRICS_ADDRESS=address)
-    assert address in line
-    assert "COURSE_METRICS_ADDRESS" in line
 
 
 def test_what_is_off_is_not_loaded() -> None:

@@ -13,7 +13,7 @@ import pytest
 from course.v1 import course_pb2
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
-from sqlalchemy.engine import URL, make_url
+from sqlalchemy.engine import URL
 
 from course_service import errors
 from course_service.call import Call
@@ -23,7 +23,6 @@ from course_service.rest.protocol import MAX_HEADER_BYTES
 from course_service.store.courses import CourseRepository
 from course_service.store.database import Database
 from course_service.telemetry.telemetry import Telemetry
-from tests.conftest import migrate
 from tests.support.calls import call, create
 from tests.support.waiting import until
 from tests.support.watched import Watched, watched
@@ -38,14 +37,7 @@ class Observed:
 
 
 @pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> URL:
-    url = make_url(f"sqlite:///{tmp_path_factory.mktemp('observed') / 'course.db'}")
-    migrate(url)
-    return url
-
-
-@pytest.fixture(scope="module")
-def _observed_service(url: URL) -> Iterator[tuple[Watched, Observed]]:
+def _observed_service(new_file: Callable[[], URL]) -> Iterator[tuple[Watched, Observed]]:
     observed = Observed()
     begin, end = Telemetry.begin, Telemetry.end
 
@@ -60,7 +52,7 @@ def _observed_service(url: URL) -> Iterator[tuple[Watched, Observed]]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Telemetry, "begin", begins)
         patch.setattr(Telemetry, "end", ends)
-        with watched(url) as service:
+        with watched(new_file()) as service:
             create(service, "taken")
             call(service, "PublishCourse", name="courses/taken")
             call(service, "ArchiveCourse", name="courses/taken")

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import fcntl
+import functools
 import os
 import re
 import signal
@@ -31,7 +32,7 @@ from course_service.rest.server import HttpServer
 from course_service.startup import StartupError
 from course_service.store.database import Database, DatabaseUnusable
 from tests.conftest import ROOT, PostgresServer, migrate
-from tests.support.processes import environment_of, running
+from tests.support.processes import at_once, environment_of, running
 
 
 def test_start_call_stop_and_the_course_is_still_there(empty_database_url: URL) -> None:
@@ -56,13 +57,6 @@ def test_start_call_stop_and_the_course_is_still_there(empty_database_url: URL) 
                 == created
             )
         assert process.stop(signal.SIGINT) == 0
-
-
-@pytest.fixture
-def migrated_url(tmp_path: Path) -> URL:
-    url = make_url(f"sqlite:///{tmp_path / 'course.db'}")
-    migrate(url)
-    return url
 
 
 def test_after_sigterm_it_says_not_serving_and_goes_on_serving_for_a_while(migrated_url: URL) -> None:
@@ -169,6 +163,11 @@ def failed_migration(url: str) -> str:
     return line
 
 
+def failed_start_and_migration(url: str) -> list[str]:
+    """Do both at once; returns the lines."""
+    return at_once(lambda: failed_start(COURSE_DATABASE_URL=url), lambda: failed_migration(url))
+
+
 @contextlib.contextmanager
 def refusing_server(state: str, message: str) -> Iterator[str]:
     """A PostgreSQL that refuses every connection with an error; gives its URL."""
@@ -204,7 +203,7 @@ def refusing_server(state: str, message: str) -> Iterator[str]:
 )
 def test_start_and_migration_say_why_the_database_refuses(state: str, message: str, cause: str) -> None:
     with refusing_server(state, message) as url:
-        for line in (failed_start(COURSE_DATABASE_URL=url), failed_migration(url)):
+        for line in failed_start_and_migration(url):
             assert "COURSE_DATABASE_URL cannot be" in line
             assert cause in line
 
@@ -214,7 +213,7 @@ def test_start_and_migration_say_that_the_database_is_not_there() -> None:
         port = free.getsockname()[1]
     for host, cause in {f"127.0.0.1:{port}": "connection refused", "canary.invalid": "unknown host"}.items():
         url = f"postgresql://canary:canary@{host}/canary"
-        for line in (failed_start(COURSE_DATABASE_URL=url), failed_migration(url)):
+        for line in failed_start_and_migration(url):
             assert cause in line
 
 
@@ -255,8 +254,8 @@ def test_migrate_refuses_what_the_service_would_refuse(migrated_url: URL) -> Non
     assert migrated_url.database
     with contextlib.closing(sqlite3.connect(migrated_url.database)) as connection:
         connection.execute("ALTER TABLE courses RENAME TO lessons")
-    assert "a table or column" in failed_migration(str(migrated_url))
-    assert "a table or column" in failed_start(COURSE_DATABASE_URL=str(migrated_url))
+    for line in failed_start_and_migration(str(migrated_url)):
+        assert "a table or column" in line
 
 
 def test_two_colons_listen_on_ipv4_too() -> None:
@@ -307,16 +306,17 @@ def test_an_http_server_that_ends_by_itself_is_noticed(
 def test_a_file_that_is_no_database_is_told_in_one_line(tmp_path: Path) -> None:
     file = tmp_path / "course.db"
     file.write_bytes(b"canary" * 1000)
-    assert "SQLITE_NOTADB" in failed_start(COURSE_DATABASE_URL=f"sqlite:///{file}")
-    assert "SQLITE_NOTADB" in failed_migration(f"sqlite:///{file}")
+    for line in failed_start_and_migration(f"sqlite:///{file}"):
+        assert "SQLITE_NOTADB" in line
     assert "cannot be made" in failed_migration(f"sqlite:///{file}/sub/course.db")
 
 
 def test_what_postgresql_does_not_take_is_told_in_one_line(postgres_server: PostgresServer) -> None:
     with postgres_server.new_database() as url:
         odd = url.set(query={**url.query, "canary": "x"}).render_as_string(hide_password=False)
-        assert "cannot be used" in failed_start(COURSE_DATABASE_URL=odd)
-        assert "cannot be migrated" in failed_migration(odd)
+        start, migration = failed_start_and_migration(odd)
+        assert "cannot be used" in start
+        assert "cannot be migrated" in migration
         postgres_server.execute("CREATE ROLE weak LOGIN")
         try:
             weak = url.set(username="weak").render_as_string(hide_password=False)
@@ -327,19 +327,18 @@ def test_what_postgresql_does_not_take_is_told_in_one_line(postgres_server: Post
             postgres_server.execute("DROP ROLE weak")
 
 
-@pytest.mark.parametrize("setting", ["COURSE_GRPC_ADDRESS", "COURSE_HTTP_ADDRESS"])
-def test_a_taken_port_is_named_with_its_setting(migrated_url: URL, setting: str) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        address = f"127.0.0.1:{taken.getsockname()[1]}"
-        line = failed_start(COURSE_DATABASE_URL=str(migrated_url), **{setting: address})
-    assert address in line
-    assert setting in line
-
-
-def test_a_second_service_does_not_share_the_port_of_the_first(migrated_url: URL) -> None:
+def test_a_taken_port_is_named_with_its_setting(migrated_url: URL) -> None:
+    """Also if it is that of another service: two never share one."""
+    settings = ("COURSE_GRPC_ADDRESS", "COURSE_HTTP_ADDRESS", "COURSE_HEALTH_ADDRESS", "COURSE_METRICS_ADDRESS")
     with running(migrated_url) as process:
-        line = failed_start(COURSE_DATABASE_URL=str(migrated_url), COURSE_GRPC_ADDRESS=process.grpc_address)
-    assert process.grpc_address in line
+        taken = process.grpc_address
+        starts = [
+            functools.partial(failed_start, **{"COURSE_DATABASE_URL": str(migrated_url), setting: taken})
+            for setting in settings
+        ]
+        for setting, line in zip(settings, at_once(*starts), strict=True):
+            assert taken in line
+            assert setting in line
 
 
 def test_an_unknown_and_a_malformed_setting_are_named() -> None:

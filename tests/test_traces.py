@@ -6,7 +6,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import grpc
@@ -17,13 +17,12 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from sqlalchemy.engine import URL, make_url
+from sqlalchemy.engine import URL
 
 from course_service.settings import Settings
 from course_service.startup import StartupError
 from course_service.store.courses import CourseRepository
 from course_service.telemetry import traces
-from tests.conftest import migrate
 from tests.support.calls import create, failed
 from tests.support.collector import Collector, attributes, collecting
 from tests.support.waiting import until
@@ -35,28 +34,38 @@ PARENT_ID = "00f067aa0ba902b7"
 RECORDED, NOT_RECORDED = (f"00-{TRACE_ID}-{PARENT_ID}-{flags}" for flags in ("01", "00"))
 
 
-@pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> URL:
-    url = make_url(f"sqlite:///{tmp_path_factory.mktemp('traces') / 'course.db'}")
-    migrate(url)
-    return url
-
-
 @pytest.fixture
-def collector() -> Iterator[Collector]:
+def url(migrated_url: URL) -> URL:
+    return migrated_url
+
+
+@pytest.fixture(scope="module")
+def _collector() -> Iterator[Collector]:
     with collecting() as found:
         yield found
 
 
-@pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(traces, "_PAUSE_SECONDS", 0.05)
+@pytest.fixture(scope="module")
+def _service(new_file: Callable[[], URL], _collector: Collector) -> Iterator[Watched]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(traces, "_PAUSE_SECONDS", 0.05)
+        with watched(new_file(), otlp_endpoint=_collector.url) as found:
+            yield found
 
 
 @pytest.fixture
-def service(url: URL, collector: Collector) -> Iterator[Watched]:
-    with watched(url, otlp_endpoint=collector.url) as found:
-        yield found
+def collector(_collector: Collector, monkeypatch: pytest.MonkeyPatch) -> Collector:
+    """A collector that has received nothing yet, and services that send to it soon."""
+    monkeypatch.setattr(traces, "_PAUSE_SECONDS", 0.05)
+    _collector.bodies.clear()
+    return _collector
+
+
+@pytest.fixture
+def service(_service: Watched, collector: Collector) -> Watched:  # to have it emptied
+    _service.stream.truncate(0)
+    _service.stream.seek(0)
+    return _service
 
 
 def received(collector: Collector, count: int) -> list[Span]:
