@@ -22,6 +22,7 @@ from course_service.rest.app import make_app
 from course_service.rest.places import Places
 from course_service.rest.server import HttpServer
 from course_service.rpc.health import HealthServicer
+from course_service.rpc.interceptor import caller_of
 from course_service.rpc.server import make_health_server, make_server
 from course_service.rpc.threads import CallThreads
 from course_service.settings import DEVELOPMENT_SECRET, MIN_SECRET_LENGTH, Settings, load_settings
@@ -110,7 +111,8 @@ class _Servers:
         self._settings = settings
         self.health = Health(database)
         self._health_servicer = HealthServicer(self.health)
-        self._threads = CallThreads(settings.threads, max_waiting=settings.max_waiting)
+        who = caller_of(guard) if settings.authenticates else None
+        self._threads = CallThreads(settings.threads, max_waiting=settings.max_waiting, caller_of=who)
         tokens = _page_tokens(settings)
         self._grpc, self._grpc_port = make_server(
             settings.grpc_address,

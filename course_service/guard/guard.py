@@ -58,9 +58,20 @@ class Guard:
             self._begin(call, credentials)
         return _Observed(call, self._observe)
 
+    def identified(self, call: Call, credentials: Credentials) -> str:
+        """Say who calls before the call's turn comes, so that callers can take turns; empty if it is not known.
+
+        It is not asked again when the call enters, unless it is not known: then `entered` says why.
+        """
+        try:
+            credentials.caller = self._identify(call, credentials)
+        except CourseError:
+            return ""
+        return credentials.caller
+
     def entered(self, call: Call, credentials: Credentials) -> AbstractContextManager[None]:
         """Let a call in, until its work is done. Raises what the steps raise."""
-        call.caller = self._identify(call, credentials)
+        call.caller = credentials.caller or self._identify(call, credentials)
         self._authorise(call)
         room = self._admit(call)
         if call.deadline <= time.monotonic():

@@ -63,6 +63,7 @@ class HttpCredentials(Credentials):
     __slots__ = ("_scope",)
 
     def __init__(self, scope: Scope) -> None:
+        super().__init__()
         self._scope = scope
 
     def pairs(self) -> Iterable[tuple[str, str | bytes]]:

@@ -58,9 +58,9 @@ def guarded_route(guard: Guard, places: Places) -> type[APIRoute]:
                 this_call = call.current()
                 this_call.method = method
                 this_call.deadline = min(this_call.deadline, this_call.arrived + call.most_seconds(method))
-                this_call.is_surplus = places.is_full()
                 this_call.note_request_id(request.headers.get(IDEMPOTENCY_KEY, ""))
                 with guard.entered(this_call, HttpCredentials(request.scope)):
+                    places.check_room(this_call.caller)
                     check_query(request, known, lists)
                     strict = StrictRequest(request.scope, request.receive)
                     if self.body_field:

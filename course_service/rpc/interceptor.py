@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import grpc
 from google.protobuf.message import DecodeError
 from google.rpc import code_pb2, status_pb2
+from grpc._server import _Context  # what grpcio itself makes for each call, once it has a thread
 from grpc_status import rpc_status
 
 from course_service.call import STREAM_SECONDS, UNKNOWN_METHOD, Call, is_read, most_seconds
 from course_service.errors import DeadlineExceeded, MethodUnknown, RequestMalformed
 from course_service.guard.guard import Guard, forget_frames
 from course_service.guard.steps import Credentials
-from course_service.rpc.threads import CallThreads, Worker
+from course_service.rpc.threads import CallerOf, CallThreads, Worker
 from course_service.rpc.watchdog import LARGE_BYTES, Watchdog
 
 if TYPE_CHECKING:  # these classes take parameters in their type stubs only
@@ -62,7 +63,7 @@ class GuardInterceptor(grpc.ServerInterceptor):
         return guarded
 
     def _in_place_of(self, handler: _Handler, path: str) -> _Handler:
-        method = path.removeprefix("/").removeprefix(_OWN_SERVICE)
+        method = _method(path)
         seconds = most_seconds(method)
         decode, encode = handler.request_deserializer, handler.response_serializer
         # A single message comes as a stream too, so that the guard decides when to read, and how long to wait.
@@ -82,6 +83,7 @@ class _Credentials(Credentials):
     __slots__ = ("_context",)
 
     def __init__(self, context: grpc.ServicerContext) -> None:
+        super().__init__()
         self._context = context
 
     def pairs(self) -> Iterable[tuple[str, str | bytes]]:
@@ -90,6 +92,18 @@ class _Credentials(Credentials):
     def certificate(self) -> bytes | None:
         shown: Sequence[Any] = self._context.auth_context().get("x509_pem_cert", ())  # bytes, whatever the types say
         return shown[0] if shown else None
+
+
+def caller_of(guard: Guard) -> CallerOf:
+    """Make what says who calls, by what grpcio has its threads do."""
+
+    def shown(arguments: tuple[Any, ...]) -> tuple[str, Credentials]:
+        _, event, state, *_ = arguments  # grpcio's own; a test holds it to them
+        credentials = _Credentials(_Context(event, state, None))
+        call = Call("grpc", _method(event.call_details.method.decode()))
+        return guard.identified(call, credentials), credentials
+
+    return shown
 
 
 class _Guarded:
@@ -163,7 +177,7 @@ class _Unary(_OneMessage):
 
     def __call__(self, messages: Iterator[bytes], context: grpc.ServicerContext) -> object:
         worker = Worker.current()
-        call, credentials = self._call(context, worker), _Credentials(context)
+        call, credentials = self._call(context, worker), worker.credentials or _Credentials(context)
         with self._guard.observed(call, credentials):
             try:
                 with self._guard.entered(call, credentials):
@@ -198,7 +212,7 @@ class _Updates(_OneMessage):
         self, messages: Iterator[bytes], context: grpc.ServicerContext, send: Callable[[object], None]
     ) -> None:
         worker = Worker.current()
-        call, credentials = self._call(context, worker), _Credentials(context)
+        call, credentials = self._call(context, worker), worker.credentials or _Credentials(context)
         with self._guard.observed(call, credentials):
             try:
                 with self._guard.entered(call, credentials):
@@ -213,7 +227,8 @@ class _Stream(_Guarded):
     """The way through the guard of a method with streams of messages and responses."""
 
     def __call__(self, messages: Iterator[Any], context: grpc.ServicerContext) -> Iterator[Any]:
-        call, credentials = self._call(context, Worker.current()), _Credentials(context)
+        worker = Worker.current()
+        call, credentials = self._call(context, worker), worker.credentials or _Credentials(context)
         seconds = call.deadline - time.monotonic()
         status = None
         with self._guard.observed(call, credentials):
@@ -229,6 +244,10 @@ class _Stream(_Guarded):
                 _note_absence(call, context)
         if status is not None:
             context.abort_with_status(rpc_status.to_status(status))
+
+
+def _method(path: str) -> str:
+    return path.removeprefix("/").removeprefix(_OWN_SERVICE)
 
 
 def _check_deadline(call: Call) -> None:

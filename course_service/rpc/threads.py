@@ -5,12 +5,27 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from queue import SimpleQueue
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from course_service.guard.internal import report
+from course_service.guard.steps import Credentials
+from course_service.guard.turns import Turns
 
-_Task: TypeAlias = tuple[float, Callable[..., object], tuple[object, ...], dict[str, object]]
-"""When a call came in, and what grpcio wants done for it."""
+
+class _Task(NamedTuple):
+    """What grpcio wants done for a call."""
+
+    arrived: float
+    function: Callable[..., object]
+    arguments: tuple[object, ...]
+    named: dict[str, object]
+    caller: str = ""
+    credentials: Credentials | None = None
+    """What the caller has shown, if it has been asked who calls."""
+
+
+CallerOf: TypeAlias = Callable[[tuple[Any, ...]], tuple[str, Credentials]]
+"""Says who calls, by the arguments of a task, and what it goes by. Raises nothing."""
 
 
 class CallThreads(ThreadPoolExecutor):
@@ -24,14 +39,25 @@ class CallThreads(ThreadPoolExecutor):
 
     What comes while `max_waiting` calls wait is done at once by a thread that does nothing else, and is told by
     `Worker.is_surplus` to refuse it: the others may all be held up. Without `max_waiting` everything waits.
+
+    If it is known who calls (`caller_of`), callers take turns, and what is refused is the last call of the one that has
+    most waiting. Otherwise calls keep their order.
     """
 
-    def __init__(self, threads: int, *, max_waiting: int | None = None, name: str = "grpc") -> None:
+    def __init__(
+        self,
+        threads: int,
+        *,
+        max_waiting: int | None = None,
+        name: str = "grpc",
+        caller_of: CallerOf | None = None,
+    ) -> None:
         super().__init__(threads)
         self._max_waiting = max_waiting
         self._name = name
-        self._tasks: SimpleQueue[_Task | None] = SimpleQueue()
-        self._surplus: SimpleQueue[_Task | None] = SimpleQueue()
+        self._caller_of = caller_of
+        self._tasks: _Tasks = _InTurn() if caller_of else _InOrder()
+        self._surplus: _Tasks = _InOrder()
         self._lock = threading.Lock()
         self._too_many = 0
         self._workers: set[Worker] = set()
@@ -42,8 +68,11 @@ class CallThreads(ThreadPoolExecutor):
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:  # noqa: ANN401  # as there
         """Have a task done by the next thread that is free."""
-        tasks = self._surplus if self.is_full() else self._tasks
-        tasks.put((time.monotonic(), fn, args, kwargs))
+        task = _Task(time.monotonic(), fn, args, kwargs, *(self._caller_of(args) if self._caller_of else ()))
+        if self.is_full():
+            self._surplus.put(self._tasks.displace(task))
+        else:
+            self._tasks.put(task)
         return None  # type: ignore[return-value]  # see above
 
     def is_full(self) -> bool:
@@ -91,9 +120,10 @@ class Worker(threading.Thread):
     arrived = 0.0
     """When the call came in, by `time.monotonic()`."""
 
-    def __init__(
-        self, threads: CallThreads, tasks: SimpleQueue[_Task | None], *, is_surplus: bool = False, name: str
-    ) -> None:
+    credentials: Credentials | None = None
+    """What its caller has shown, if that has been asked before."""
+
+    def __init__(self, threads: CallThreads, tasks: "_Tasks", *, is_surplus: bool = False, name: str) -> None:
         super().__init__(name=name, daemon=True)
         self.threads = threads
         self.is_surplus = is_surplus
@@ -110,11 +140,66 @@ class Worker(threading.Thread):
     def run(self) -> None:
         """Work on one call after the other."""
         while task := self._tasks.get():
-            self.arrived, fn, args, kwargs = task
+            self.arrived, self.credentials = task.arrived, task.credentials
             try:
-                fn(*args, **kwargs)
+                task.function(*task.arguments, **task.named)
             except BaseException as exception:  # grpcio catches what is an Exception
                 report(exception)
-            del task, fn, args, kwargs  # or they would keep the last call open
+            self._tasks.done(task)
+            del task  # or it would keep the last call open
+            self.credentials = None
             if self.threads.may_end(self):
                 return
+
+
+class _InOrder(SimpleQueue["_Task | None"]):
+    """Tasks in the order in which they came."""
+
+    def displace(self, task: _Task) -> _Task:
+        """Find a task to refuse, when there is room for no more: this one."""
+        return task
+
+    def done(self, task: _Task) -> None:
+        """Note that a task is done, which is of no interest here."""
+
+
+class _InTurn:
+    """Tasks whose callers take turns; None comes last."""
+
+    def __init__(self) -> None:
+        self._turns: Turns[_Task] = Turns()
+        self._lock = threading.Lock()
+        self._waiting: SimpleQueue[bool] = SimpleQueue()
+        """An entry for each that waits; False for a None."""
+
+    def put(self, task: _Task | None) -> None:
+        """Have a task wait."""
+        if task:
+            with self._lock:
+                self._turns.add(task.caller, task)
+        self._waiting.put(task is not None)
+
+    def displace(self, task: _Task) -> _Task:
+        """Find a task to refuse, when there is room for no more: the last of the caller that has most."""
+        with self._lock:
+            return self._turns.displace(task.caller, task)
+
+    def get(self) -> _Task | None:
+        """Wait for the next task."""
+        if not self._waiting.get():
+            return None
+        with self._lock:
+            _, task = self._turns.next()
+        return task
+
+    def done(self, task: _Task) -> None:
+        """Note that a task is done, so that its caller has one less at work."""
+        with self._lock:
+            self._turns.end(task.caller)
+
+    def qsize(self) -> int:
+        """Return how many wait."""
+        return self._waiting.qsize()
+
+
+_Tasks: TypeAlias = _InOrder | _InTurn
