@@ -19,12 +19,14 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from sqlalchemy.engine import URL
 
+from course_service.errors import Overloaded
 from course_service.settings import Settings
 from course_service.startup import StartupError
 from course_service.store.courses import CourseRepository
 from course_service.telemetry import traces
 from tests.support.calls import create, failed
 from tests.support.collector import Collector, attributes, collecting
+from tests.support.failures import grpc_failure, http_failure
 from tests.support.waiting import until
 from tests.support.watched import Watched, watched
 from tests.test_process import failed_start
@@ -62,10 +64,13 @@ def collector(_collector: Collector, monkeypatch: pytest.MonkeyPatch) -> Collect
 
 
 @pytest.fixture
-def service(_service: Watched, collector: Collector) -> Watched:  # to have it emptied
+def service(_service: Watched, collector: Collector) -> Iterator[Watched]:
+    """A service that has logged nothing yet, and sends to an empty collector."""
     _service.stream.truncate(0)
     _service.stream.seek(0)
-    return _service
+    yield _service
+    assert _service.telemetry._traces
+    _service.telemetry._traces._provider.force_flush()  # what comes later would be taken for the next test's
 
 
 def received(collector: Collector, count: int) -> list[Span]:
@@ -107,6 +112,22 @@ def test_a_call_has_one_span_and_its_unit_of_work_another_in_the_trace_of_the_ca
     assert not call.trace_state
     line = next(line for line in logged(service) if line.get("method") == "GetCourse")
     assert line["trace_id"] == TRACE_ID
+
+
+@pytest.mark.parametrize("error", [None, Overloaded()], ids=["found nothing", "overloaded"])
+def test_an_error_names_the_trace_in_which_it_happened(
+    service: Watched, monkeypatch: pytest.MonkeyPatch, error: Exception | None
+) -> None:
+    def get(*_: object) -> None:
+        if error:
+            raise error
+
+    monkeypatch.setattr(CourseRepository, "get", get)
+    request = course_pb2.GetCourseRequest(name="courses/nope")
+    future = service.courses.GetCourse.future(request, metadata=(("traceparent", RECORDED),), timeout=20)
+    response = service.http.get("/courses/nope", headers={"traceparent": RECORDED})
+    for failure in (grpc_failure(future.result), http_failure(response, response.status_code)):
+        assert failure.metadata["traceId"] == TRACE_ID
 
 
 def logged(service: Watched) -> list[dict[str, Any]]:

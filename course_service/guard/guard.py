@@ -85,7 +85,8 @@ class Guard:
         keeps the gRPC call open until the garbage collector runs.
         """
         error = exception if isinstance(exception, CourseError) else report(exception)
-        status = _OVERLOADED if isinstance(error, Overloaded) else to_status(error, name_of)
+        is_often = isinstance(error, Overloaded) and not call.trace_id
+        status = _OVERLOADED if is_often else to_status(error, name_of, call.trace_id)
         call.code = code_pb2.Code.Name(status.code)
         call.reason = error.reason
         call.error_id = error.metadata.get("errorId", "")

@@ -70,10 +70,11 @@ CODES: dict[type[errors.CourseError], int] = {
 }
 
 
-def to_status(error: errors.CourseError, name_of: Callable[[str], str] = str) -> status_pb2.Status:
+def to_status(error: errors.CourseError, name_of: Callable[[str], str] = str, trace_id: str = "") -> status_pb2.Status:
     """Make the Status of an error: its code, its message, one ErrorInfo, and the details that fit its kind.
 
-    `name_of` gives the name that a field of a violation has where the caller has sent it.
+    `name_of` gives the name that a field of a violation has where the caller has sent it. The ErrorInfo says `traceId`
+    if the call has one.
     """
     violations = [
         errors.Violation(name_of(violation.field), violation.reason, violation.description)
@@ -82,9 +83,8 @@ def to_status(error: errors.CourseError, name_of: Callable[[str], str] = str) ->
     message = _summary(violations) if violations else error.message
     code = CODES[type(error)]
     status = status_pb2.Status(code=code, message=_short(message, MAX_MESSAGE_BYTES))
-    status.details.append(
-        _packed(error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=error.metadata))
-    )
+    metadata = {**error.metadata, "traceId": trace_id} if trace_id else error.metadata
+    status.details.append(_packed(error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=metadata)))
     if code == code_pb2.FAILED_PRECONDITION:
         failure = error_details_pb2.PreconditionFailure.Violation(
             type=error.reason, subject=error.resource_name, description=error.message
