@@ -4,7 +4,6 @@ import contextlib
 import logging
 import socket
 import ssl
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -18,11 +17,8 @@ from course_service.rest import server as http_server
 from course_service.startup import StartupError
 from course_service.store.database import Database
 from tests.support.certificates import Authority, Pair, replace
-from tests.support.secure import Secure, ask_grpc, ask_http, secured
+from tests.support.secure import GET, MISSING, Secure, ask_grpc, ask_http, callers, secured
 from tests.support.waiting import until
-
-GET = "/course.v1.CourseService/GetCourse"
-MISSING = "courses/missing"
 
 
 class Files:
@@ -85,44 +81,6 @@ def shown_by(port: int, client: tuple[str, str], authority: bytes) -> int:
 
 def serial_of(pair: Pair) -> int:
     return x509.load_pem_x509_certificate(pair.certificate).serial_number
-
-
-@contextlib.contextmanager
-def callers(secure: Secure, folder: Path, client: Pair) -> Iterator[list[str]]:
-    """Good callers by both faces, a new connection for each call; gives what went wrong."""
-    wrong: list[str] = []
-    ended = threading.Event()
-    asked = [0, 0]
-
-    def by_grpc() -> None:
-        while not ended.is_set():
-            with secure.channel(client) as channel:
-                answer = ask_grpc(channel, GET, MISSING)
-            asked[0] += 1
-            if answer.code != "NOT_FOUND":
-                wrong.append(f"gRPC: {answer}")
-
-    def by_http() -> None:
-        while not ended.is_set():
-            try:
-                with secure.http(folder, client) as http:
-                    code = ask_http(http, "GET", f"/{MISSING}").code
-            except Exception as error:  # whatever it is, it is wrong
-                code = repr(error)
-            asked[1] += 1
-            if code != "NOT_FOUND":
-                wrong.append(f"HTTP: {code}")
-
-    threads = [threading.Thread(target=each) for each in (by_grpc, by_http)]
-    for thread in threads:
-        thread.start()
-    try:
-        yield wrong
-        until(lambda: min(asked) > 5)
-    finally:
-        ended.set()
-        for thread in threads:
-            thread.join()
 
 
 @pytest.mark.parametrize("backend", ["sqlite"], indirect=True)

@@ -34,7 +34,18 @@ from course_service.store.database import Database
 from tests.conftest import empty
 from tests.support.certificates import Authority, replace
 from tests.support.fuzzing import fuzzed
-from tests.support.secure import METHODS, REFLECTION, Secure, ask_grpc, ask_http, http_routes, secured
+from tests.support.secure import (
+    GET,
+    METHODS,
+    MISSING,
+    REFLECTION,
+    Secure,
+    ask_grpc,
+    ask_http,
+    callers,
+    http_routes,
+    secured,
+)
 from tests.support.tokens import AUDIENCE, ISSUER, Issuer, decoded, encoded, jwk, jwks, new_key
 from tests.support.waiting import until
 from tests.test_repository import COURSE, add
@@ -421,3 +432,43 @@ def test_a_right_token_opens_everything_to_an_admin(secure: Secure, tmp_path: Pa
         response = http.get("/courses/missing", headers={"Authorization": "Bearer x"})
         assert response.headers["WWW-Authenticate"] == 'Bearer realm="course", error="invalid_token"'
         assert ask_http(http, "GET", f"/{COURSE.name}", headers).code == "OK"
+
+
+@pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
+def test_keys_are_replaced_under_load_and_tokens_of_the_old_one_are_shut_out(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(watched, "_PAUSE_SECONDS", 0.05)
+    path, policy = tmp_path / "keys.json", tmp_path / "policy.toml"
+    path.write_bytes(jwks(GOOD.public))
+    policy.write_text('[roles]\nreader = ["jwt:svc-enrol"]\n')
+    with secured(database, ByToken(Tokens(ISSUER, AUDIENCE, KeySet(str(path)))), policy) as service:
+
+        def old() -> list[tuple[str, str]]:
+            return [("authorization", f"Bearer {GOOD.token()}")]
+
+        def new() -> list[tuple[str, str]]:
+            return [("authorization", f"Bearer {OTHER.token()}")]
+
+        with service.channel() as live, service.http(tmp_path) as live_http:
+
+            def codes(shown: list[tuple[str, str]]) -> set[str]:
+                return {
+                    ask_grpc(live, GET, MISSING, shown).code,
+                    ask_http(live_http, "GET", f"/{MISSING}", shown).code,
+                }
+
+            long_known = old()
+            assert codes(long_known) == {"NOT_FOUND"}
+            assert codes(new()) == {"UNAUTHENTICATED"}
+            with callers(service, tmp_path, headers=old) as wrong:  # both are valid at once
+                replace(path, jwks(GOOD.public, OTHER.public))
+                until(lambda: codes(new()) == {"NOT_FOUND"})
+                replace(path, b"{")
+                until(lambda: "COURSE_TOKEN_KEYS" in caplog.text)
+                assert codes(long_known) == codes(new()) == {"NOT_FOUND"}
+            assert wrong == []
+            with callers(service, tmp_path, headers=new) as wrong:
+                replace(path, jwks(OTHER.public))
+                until(lambda: codes(long_known) == {"UNAUTHENTICATED"})  # though the connections are the same
+            assert wrong == []

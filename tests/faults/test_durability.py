@@ -15,10 +15,11 @@ from sqlalchemy.engine import URL, make_url
 from tests.conftest import migrate
 from tests.faults.support.counts import count
 from tests.faults.support.figures import record
-from tests.faults.support.load import courses, repeating
+from tests.faults.support.load import courses
 from tests.faults.support.ports import free_port
 from tests.faults.support.postgres import Postgres
 from tests.faults.support.service import Service
+from tests.support.repeating import repeating
 
 WRITERS = 8
 CLAIM = "an acknowledged write survives a crash"

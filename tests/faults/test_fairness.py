@@ -13,10 +13,10 @@ from course.v1 import course_pb2, course_pb2_grpc
 
 from tests.faults.support.counts import count
 from tests.faults.support.figures import record
-from tests.faults.support.load import repeating
 from tests.faults.support.noise import Noise
 from tests.faults.support.postgres import Postgres
 from tests.faults.support.service import Service, running
+from tests.support.repeating import repeating
 from tests.support.tokens import AUDIENCE, ISSUER, Issuer, jwks
 
 LOUD = 64

@@ -22,10 +22,11 @@ from sqlalchemy.engine import URL, make_url
 from tests.conftest import migrate
 from tests.faults.support.counts import count
 from tests.faults.support.figures import publish, record, table
-from tests.faults.support.load import code_of, courses, repeating
+from tests.faults.support.load import code_of, courses
 from tests.faults.support.noise import Noise
 from tests.faults.support.postgres import Postgres
 from tests.faults.support.service import LoggedCall, Service, running
+from tests.support.repeating import repeating
 
 SECONDS = count(6, 20)
 """How long the database is frozen."""

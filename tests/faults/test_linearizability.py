@@ -19,10 +19,10 @@ from tests.faults.support.counts import count
 from tests.faults.support.faces import Failed, GrpcFace
 from tests.faults.support.figures import record
 from tests.faults.support.linearizability import OK, UNKNOWN, Operation, Version, violation
-from tests.faults.support.load import repeating
 from tests.faults.support.ports import free_port
 from tests.faults.support.postgres import Postgres
 from tests.faults.support.service import Service
+from tests.support.repeating import repeating
 
 CLIENTS = 8
 HOT_COURSES = 10

@@ -18,10 +18,11 @@ from sqlalchemy.engine import URL
 from tests.conftest import ROOT
 from tests.faults.support.counts import count
 from tests.faults.support.figures import record
-from tests.faults.support.load import courses, repeating
+from tests.faults.support.load import courses
 from tests.faults.support.postgres import Postgres
 from tests.faults.support.service import FAULT, running
 from tests.support.processes import environment_of
+from tests.support.repeating import repeating
 
 _CLAIM_OF_START = "SIGTERM during start-up ends it in time"
 _STARTING_SECONDS = 3.0

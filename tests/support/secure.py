@@ -2,7 +2,8 @@
 
 import contextlib
 import ssl
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,10 @@ from course_service.rpc.threads import CallThreads
 from course_service.store.database import Database
 from tests.conftest import TOKENS
 from tests.support.certificates import Pair
+from tests.support.waiting import until
+
+GET = "/course.v1.CourseService/GetCourse"
+MISSING = "courses/missing"
 
 REFLECTION = [
     "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
@@ -108,6 +113,49 @@ def secured(
         server.stop(None).wait()
         threads.close(5)
         authorise.close()
+
+
+@contextlib.contextmanager
+def callers(
+    secure: Secure,
+    folder: Path,
+    client: Pair | None = None,
+    headers: Callable[[], Sequence[tuple[str, str]]] = tuple,
+) -> Iterator[list[str]]:
+    """Good callers by both faces, a new connection for each call; gives what went wrong."""
+    wrong: list[str] = []
+    ended = threading.Event()
+    asked = [0, 0]
+
+    def by_grpc() -> None:
+        while not ended.is_set():
+            with secure.channel(client) as channel:
+                answer = ask_grpc(channel, GET, MISSING, headers())
+            asked[0] += 1
+            if answer.code != "NOT_FOUND":
+                wrong.append(f"gRPC: {answer}")
+
+    def by_http() -> None:
+        while not ended.is_set():
+            try:
+                with secure.http(folder, client) as http:
+                    code = ask_http(http, "GET", f"/{MISSING}", headers()).code
+            except Exception as error:  # whatever it is, it is wrong
+                code = repr(error)
+            asked[1] += 1
+            if code != "NOT_FOUND":
+                wrong.append(f"HTTP: {code}")
+
+    threads = [threading.Thread(target=each) for each in (by_grpc, by_http)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield wrong
+        until(lambda: min(asked) > 5)
+    finally:
+        ended.set()
+        for thread in threads:
+            thread.join()
 
 
 def ask_grpc(
