@@ -17,13 +17,11 @@ from sqlalchemy.engine import URL, make_url
 from tests.conftest import migrate
 from tests.faults.support import floods, nuisances
 from tests.faults.support.callers import (
-    Caller,
     Seen,
     create_by_grpc,
-    grpc_caller,
     health_caller,
     health_watcher,
-    http_caller,
+    well_behaved,
 )
 from tests.faults.support.counts import FULL, count
 from tests.faults.support.figures import record
@@ -113,14 +111,6 @@ def under_attack(url: URL, name: str, *, seconds: float, fault: str | None = Non
             wait(seconds)
             during = {face: caller.seen() for face, caller in callers.items()}
         return Slow(before, during, min(len(kind.lasted) for kind in kinds), max(kind.longest for kind in kinds))
-
-
-@contextlib.contextmanager
-def well_behaved(service: Service) -> Iterator[dict[str, Caller]]:
-    """A caller of each face, on a connection of its own."""
-    name = create_by_grpc(service.grpc_address)
-    with grpc_caller(service.grpc_address, name) as by_grpc, http_caller(service.http_address, name) as by_http:
-        yield {"gRPC": by_grpc, "HTTP": by_http}
 
 
 def others_go_on(slow: Slow) -> None:

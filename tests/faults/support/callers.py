@@ -14,6 +14,8 @@ import httpx2
 from course.v1 import course_pb2, course_pb2_grpc
 from grpc_health.v1 import health_pb2
 
+from tests.faults.support.service import Service
+
 # A caller has a connection of its own, and no library tries again for it.
 CHANNEL_OPTIONS = (
     ("grpc.use_local_subchannel_pool", 1),
@@ -200,3 +202,11 @@ def _calling(make: Callable[[], object], *, pause: float = 0.005) -> Iterator[Ca
         yield caller
     finally:
         caller.stop()
+
+
+@contextlib.contextmanager
+def well_behaved(service: Service) -> Iterator[dict[str, Caller]]:
+    """A caller of each face, on a connection of its own."""
+    name = create_by_grpc(service.grpc_address)
+    with grpc_caller(service.grpc_address, name) as by_grpc, http_caller(service.http_address, name) as by_http:
+        yield {"gRPC": by_grpc, "HTTP": by_http}

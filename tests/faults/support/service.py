@@ -57,6 +57,9 @@ class Service:
         """What it has logged so far."""
         self._log_grows = threading.Condition()
         self._log_ended = False
+        self.log_is_read = threading.Event()
+        """While it is clear, nobody reads what the service logs."""
+        self.log_is_read.set()
         threading.Thread(target=self._read_log, daemon=True).start()
         try:
             self.wait_for(r" serving\n")
@@ -135,6 +138,7 @@ class Service:
 
     def close(self) -> None:
         """End it, if it has not ended."""
+        self.log_is_read.set()
         if self.is_running:
             self._popen.kill()
         self.wait()
@@ -147,6 +151,7 @@ class Service:
     def _read_log(self) -> None:
         assert self._popen.stderr
         for line in self._popen.stderr:
+            self.log_is_read.wait()
             with self._log_grows:
                 self.log += line
                 self._log_grows.notify_all()
