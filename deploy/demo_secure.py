@@ -6,6 +6,7 @@
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -16,6 +17,7 @@ from tests.support.tokens import AUDIENCE, ISSUER, Issuer, jwks
 
 FOLDER = Path("var/demo-secure")
 CREATE = '{"course":{"title":"Biology"}}'
+PORTS = (50051, 8080, 50061, 8081)
 METHOD = "course.v1.CourseService/CreateCourse"
 JSON = "-H 'Content-Type: application/json' -d '{\"title\":\"Biology\"}'"
 POLICY = """\
@@ -27,6 +29,9 @@ editor = ["spiffe://demo.example/ns/edu/sa/catalogue", "jwt:catalogue"]
 
 def main() -> int:
     """Make the secrets, serve until Ctrl-C, and return the exit code."""
+    if taken := [port for port in PORTS if is_taken(port)]:
+        sys.stderr.write(f"something listens on {', '.join(map(str, taken))} already (make run?); end it first\n")
+        return 1
     shutil.rmtree(FOLDER, ignore_errors=True)
     FOLDER.mkdir(parents=True)
     authority, issuer = Authority("demo authority"), Issuer()
@@ -50,13 +55,13 @@ def main() -> int:
         "COURSE_DRAIN_SECONDS": "0",
     }
     by_certificate = {
-        "COURSE_GRPC_ADDRESS": "127.0.0.1:50051",
-        "COURSE_HTTP_ADDRESS": "127.0.0.1:8080",
+        "COURSE_GRPC_ADDRESS": f"127.0.0.1:{PORTS[0]}",
+        "COURSE_HTTP_ADDRESS": f"127.0.0.1:{PORTS[1]}",
         "COURSE_TLS_CLIENT_CA_FILE": f"{FOLDER}/ca.crt",
     }
     by_token = {
-        "COURSE_GRPC_ADDRESS": "127.0.0.1:50061",
-        "COURSE_HTTP_ADDRESS": "127.0.0.1:8081",
+        "COURSE_GRPC_ADDRESS": f"127.0.0.1:{PORTS[2]}",
+        "COURSE_HTTP_ADDRESS": f"127.0.0.1:{PORTS[3]}",
         "COURSE_TOKEN_ISSUER": ISSUER,
         "COURSE_TOKEN_AUDIENCE": AUDIENCE,
         "COURSE_TOKEN_KEYS": f"{FOLDER}/keys.json",
@@ -87,10 +92,16 @@ def main() -> int:
     return max(codes, default=0)
 
 
+def is_taken(port: int) -> bool:
+    """Whether something listens on a port of this machine."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
 def hints() -> str:
     """Return what to type in another terminal."""
     ca = f"{FOLDER}/ca.crt"
-    lines = ["", "Type in another terminal. By certificate:"]
+    lines = ["", "Once both serve, type in another terminal. By certificate:"]
     for who in ("reader", "editor"):
         shown = f"-cacert {ca} -cert {FOLDER}/{who}.crt -key {FOLDER}/{who}.key"
         lines.append(f"  grpcurl {shown} -d '{CREATE}' localhost:50051 {METHOD}  # {who}")

@@ -25,11 +25,18 @@ def main() -> int:
     """Check the service at COURSE_HEALTH_ADDRESS, or else at COURSE_GRPC_ADDRESS; returns the exit code."""
     settings = course_variables()
     if address := settings.get("health_address"):
-        return 0 if is_serving(address) else 1
+        return _check(address)
     if settings.get("tls_client_ca_file"):
         sys.stderr.write("course-service: clients need a certificate; set COURSE_HEALTH_ADDRESS for the health check\n")
         return 1
-    return 0 if is_serving(grpc_address(), tls=bool(settings.get("tls_certificate_file"))) else 1
+    return _check(grpc_address(), tls=bool(settings.get("tls_certificate_file")))
+
+
+def _check(address: str, *, tls: bool = False) -> int:
+    if is_serving(address, tls=tls):
+        return 0
+    sys.stderr.write(f"course-service: no service at {address} says that it is SERVING\n")
+    return 1
 
 
 def is_serving(address: str, *, tls: bool = False) -> bool:
