@@ -85,7 +85,7 @@ def batch_create_courses(database: Database, request: BatchCreateCoursesRequest)
 
 def get_course_by_id(database: Database, course_id: str) -> Course:
     """Return the course of an id, deleted or not; raises `CourseNotFound`."""
-    course = database.read(lambda courses: courses.get(course_id))
+    course = database.get(course_id)
     if course is None:
         raise CourseNotFound(COLLECTION + course_id)
     return course

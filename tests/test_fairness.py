@@ -25,7 +25,6 @@ from course_service.rpc.health import HealthServicer
 from course_service.rpc.interceptor import caller_of
 from course_service.rpc.server import make_server
 from course_service.rpc.threads import CallThreads
-from course_service.store.courses import CourseRepository
 from course_service.store.database import Database
 from tests.conftest import TOKENS
 from tests.support.waiting import until
@@ -180,7 +179,7 @@ def work(monkeypatch: pytest.MonkeyPatch) -> Iterator[Work]:
         found.begun.put(name)
         assert found._go_on.acquire(timeout=20)
 
-    monkeypatch.setattr(CourseRepository, "get", wait)
+    monkeypatch.setattr(Database, "get", wait)
     yield found
     found.let_go(1000)
 

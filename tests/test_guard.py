@@ -175,7 +175,7 @@ def test_a_refused_call_has_not_been_worked_on(guarded: Guarded, monkeypatch: py
     def touched(*_: object) -> None:
         raise AssertionError("the database was asked")
 
-    monkeypatch.setattr(CourseRepository, "get", touched)
+    monkeypatch.setattr(Database, "get", touched)
     guarded.steps.unwelcome["eve"] = CourseArchived("courses/full")
     assert grpc_failure(guarded.get_by_grpc, "courses/a", "eve").reason == "COURSE_ARCHIVED"
     assert http_failure(guarded.http.get("/courses/a", headers={"X-Name": "eve"}), 400).reason == "COURSE_ARCHIVED"
@@ -383,7 +383,7 @@ def test_a_grpc_call_knows_how_long_its_caller_waits(
     def look(*_: object) -> None:
         left.append(current_call.remaining())
 
-    monkeypatch.setattr(CourseRepository, "get", look)
+    monkeypatch.setattr(Database, "get", look)
     with pytest.raises(grpc.RpcError):
         service.courses.GetCourse(course_pb2.GetCourseRequest(name="courses/a"), timeout=seconds)
     assert seconds - 0.25 < left[0] < seconds + 0.1
@@ -395,7 +395,7 @@ def test_a_call_without_a_deadline_gets_one_by_both_faces(service: Service, monk
     def look(*_: object) -> None:
         left.append(current_call.remaining())
 
-    monkeypatch.setattr(CourseRepository, "get", look)
+    monkeypatch.setattr(Database, "get", look)
     with pytest.raises(grpc.RpcError):
         service.courses.GetCourse(course_pb2.GetCourseRequest(name="courses/a"))
     service.http.get("/courses/a")
@@ -413,8 +413,8 @@ def test_a_write_may_take_longer_than_a_read_and_neither_as_long_as_its_caller_l
         left[current_call.current().method] = current_call.remaining()
         raise CourseArchived("courses/a")
 
-    monkeypatch.setattr(Database, "read", look)
-    monkeypatch.setattr(Database, "write", look)
+    for kind in ("get", "read", "write"):
+        monkeypatch.setattr(Database, kind, look)
     requests: dict[str, dict[str, Any]] = {
         "CreateCourse": {"course": {"title": "x"}},
         "UpdateCourse": {"course": {"name": "courses/a"}},

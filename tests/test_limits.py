@@ -25,7 +25,6 @@ from course_service.rpc import watchdog
 from course_service.rpc.health import HealthServicer
 from course_service.rpc.server import make_server
 from course_service.rpc.threads import CallThreads
-from course_service.store.courses import CourseRepository
 from course_service.store.database import Database
 from tests.conftest import TOKENS
 from tests.support.failures import Failure, grpc_failure, http_failure
@@ -83,7 +82,7 @@ def stuck(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[threading.Event, "q
         begun.put(1)
         assert release.wait(20)
 
-    monkeypatch.setattr(CourseRepository, "get", wait)
+    monkeypatch.setattr(Database, "get", wait)
     yield release, begun
     release.set()
 

@@ -72,13 +72,14 @@ def test_whatever_is_called_the_labels_are_bounded(service: Watched) -> None:
 def test_calls_in_flight_are_those_that_have_not_ended(service: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
     go_on, inside = threading.Event(), threading.Semaphore(0)
 
-    def slow(*_: object) -> None:
+    def slow(*_: object, **__: object) -> list[object]:
         inside.release()
         assert go_on.wait(10)
+        return []
 
-    monkeypatch.setattr(CourseRepository, "get", slow)
-    waiting = [service.courses.GetCourse.future(course_pb2.GetCourseRequest(name="courses/a")) for _ in range(2)]
-    by_http = threading.Thread(target=lambda: service.http.get("/courses/a"))
+    monkeypatch.setattr(CourseRepository, "page", slow)
+    waiting = [service.courses.ListCourses.future(course_pb2.ListCoursesRequest()) for _ in range(2)]
+    by_http = threading.Thread(target=lambda: service.http.get("/courses"))
     by_http.start()
     for _ in range(3):
         assert inside.acquire(timeout=5)

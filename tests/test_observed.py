@@ -267,7 +267,7 @@ def test_a_caller_that_leaves_within_its_body_is_observed_once(service: Watched,
 def test_a_response_that_cannot_be_made_is_observed_once(
     service: Watched, observed: Observed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Database, "read", lambda *_: 1)  # no course
+    monkeypatch.setattr(Database, "get", lambda *_: 1)  # no course
     with pytest.raises(grpc.RpcError):
         call(service, "GetCourse", name="courses/a")
     once(service, observed, "grpc", "GetCourse", "INTERNAL")

@@ -96,7 +96,9 @@ def test_every_unusable_setting_is_named_at_once(monkeypatch: pytest.MonkeyPatch
 
 
 def test_the_readme_has_a_row_for_every_setting_with_its_default() -> None:
-    rows = dict(re.findall(r"^\| `(COURSE_\w+)` \|\s*`?([^|`]*?)`?\s*\|", (ROOT / "README.md").read_text(), re.MULTILINE))
+    rows = dict(
+        re.findall(r"^\| `(COURSE_\w+)` \|\s*`?([^|`]*?)`?\s*\|", (ROOT / "README.md").read_text(), re.MULTILINE)
+    )
     defaults = {f"COURSE_{name.upper()}": field.default for name, field in Settings.model_fields.items()}
     assert set(rows) == set(defaults)
     for name, default in defaults.items():

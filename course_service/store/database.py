@@ -19,9 +19,11 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from course_service import call
+from course_service.course import Course
 from course_service.errors import DatabaseUnavailable, DeadlineExceeded
 from course_service.startup import StartupError
 from course_service.store import faults
+from course_service.store.combined_reads import CombinedReads
 from course_service.store.courses import CourseRepository
 from course_service.store.engines import LOCK_TIMEOUT_MS, postgresql_engine, sqlite_engine
 from course_service.store.idempotency_records import IdempotencyRecords
@@ -110,19 +112,30 @@ class Database:
             self._checker = postgresql_engine(url, pool_size=1, **common)
             self._transaction = self._postgresql_transaction
         self._sqlite_turn = threading.Semaphore()
+        self._combined = CombinedReads(self._read)
+
+    def get(self, course_id: str) -> Course | None:
+        """Return the course of an id, deleted or not, or None, as of a moment after the call began.
+
+        Raises `DatabaseUnavailable`, `DeadlineExceeded`.
+        """
+        with self._unit("read"):
+            return self._combined.get(course_id)
 
     def read(self, work: Callable[[CourseRepository], _T]) -> _T:
         """Do work that only reads; each of its statements sees what was committed before the statement began.
 
         Raises `DatabaseUnavailable`, `DeadlineExceeded`.
         """
+        with self._unit("read"):
+            return self._read(work)
 
+    def _read(self, work: Callable[[CourseRepository], _T]) -> _T:
         def attempt() -> _T:
             with self._connect(self._reader) as connection:
                 return work(CourseRepository(connection))
 
-        with self._unit("read"):
-            return self._try(attempt)
+        return self._try(attempt)
 
     def write(self, work: Callable[[Repositories], _T], *, repeatable: bool = False) -> _T:
         """Do work in one transaction, which is committed when the work returns and rolled back when it raises.
@@ -207,6 +220,7 @@ class Database:
 
     def close(self) -> None:
         """Close every connection."""
+        self._combined.close()
         self._leave()
 
     def _leave(self) -> None:
