@@ -2,9 +2,9 @@
 
 import argparse
 import importlib
-import os
 import sys
 
+from course_service.environment import silence_grpc_core
 from course_service.startup import StartupError
 
 COMMANDS = {
@@ -25,8 +25,7 @@ def main() -> int:
     )
     parser.add_argument("command", nargs="?", choices=COMMANDS, default="serve")
     name = parser.parse_args().command
-    # gRPC's core would write lines of its own into the log, about whatever strangers send to a port.
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    silence_grpc_core()
     try:
         exit_code: int = importlib.import_module(f"course_service.commands.{name}").main()
     except ModuleNotFoundError as error:

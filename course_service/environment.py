@@ -30,3 +30,11 @@ def course_variables() -> dict[str, str]:
 def grpc_address() -> str:
     """Return COURSE_GRPC_ADDRESS, unchecked."""
     return course_variables().get("grpc_address", DEFAULT_GRPC_ADDRESS)
+
+
+def silence_grpc_core() -> None:
+    """Have gRPC's core write nothing by itself, unless GRPC_VERBOSITY says so; to be called before grpc is imported.
+
+    It would write lines of its own into the log, about whatever strangers send to a port.
+    """
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")

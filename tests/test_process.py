@@ -26,9 +26,11 @@ from grpc_health.v1 import health_pb2
 from sqlalchemy.engine import URL, make_url
 from starlette.types import Receive, Scope, Send
 
+from course_service.commands.common import open_database
 from course_service.commands.health import is_serving
 from course_service.ports import open_port
 from course_service.rest.server import HttpServer
+from course_service.settings import Settings
 from course_service.startup import StartupError
 from course_service.store.database import Database, DatabaseUnusable
 from tests.conftest import ROOT, PostgresServer, migrate
@@ -190,18 +192,29 @@ def refusing_server(state: str, message: str) -> Iterator[str]:
         listener.shutdown(socket.SHUT_RDWR)
 
 
-@pytest.mark.parametrize(
-    ("state", "message", "cause"),
-    [
-        ("28P01", 'password authentication failed for user "canary"', "authentication failed"),
-        ("28000", 'no pg_hba.conf entry for host "canary"', "authentication failed"),
-        ("3D000", 'database "canary" does not exist', "no such database"),
-        ("53300", "sorry, too many clients already", "too many connections"),
-        ("57P03", "the database system is starting up", "it is starting up"),
-        ("08P01", "unsupported startup parameter: options", "set COURSE_DATABASE_SESSION_SETTINGS=false"),
-    ],
-)
-def test_start_and_migration_say_why_the_database_refuses(state: str, message: str, cause: str) -> None:
+REFUSALS = [
+    ("28P01", 'password authentication failed for user "canary"', "authentication failed"),
+    ("28000", 'no pg_hba.conf entry for host "canary"', "authentication failed"),
+    ("3D000", 'database "canary" does not exist', "no such database"),
+    ("53300", "sorry, too many clients already", "too many connections"),
+    ("57P03", "the database system is starting up", "it is starting up"),
+    ("08P01", "unsupported startup parameter: options", "set COURSE_DATABASE_SESSION_SETTINGS=false"),
+]
+
+
+@pytest.mark.parametrize(("state", "message", "cause"), REFUSALS)
+def test_it_is_said_why_the_database_refuses(state: str, message: str, cause: str) -> None:
+    with (
+        refusing_server(state, message) as url,
+        pytest.raises(DatabaseUnusable, match="COURSE_DATABASE_URL cannot be") as caught,
+    ):
+        open_database(Settings(database_url=url), connections=1)
+    assert cause in str(caught.value)
+    assert "canary" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("state", "message", "cause"), REFUSALS[-1:])
+def test_start_and_migration_say_it_in_one_line(state: str, message: str, cause: str) -> None:
     with refusing_server(state, message) as url:
         for line in failed_start_and_migration(url):
             assert "COURSE_DATABASE_URL cannot be" in line

@@ -228,7 +228,7 @@ def refuse(listener: socket.socket) -> None:
 def test_a_dead_collector_slows_nothing_and_is_said_once(
     url: URL, dead_collector: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(traces, "_SEND_SECONDS", 1.0)
+    monkeypatch.setattr(traces, "_SEND_SECONDS", 0.3)
     monkeypatch.setattr(traces, "_MAX_WAITING", 64)
     monkeypatch.setattr(traces, "_MAX_BATCH", 16)
     caplog.set_level(logging.DEBUG)
