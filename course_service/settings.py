@@ -96,7 +96,7 @@ class Settings(BaseModel):
     """Signs the page tokens of lists; all replicas must have the same, and nobody else."""
     page_token_secret_file: str = ""
     """Has such secrets instead, one a line: the first signs, all are taken. It is read again when it changes."""
-    threads: Annotated[int, Field(ge=1, le=64)] = 16
+    threads: Annotated[int, Field(ge=1, le=64)] = 8
     """Calls worked on at once by gRPC, and as many by HTTP; each has a database connection."""
     max_waiting: Annotated[int, Field(ge=1, le=100_000)] = 1_000
     """Calls that may wait for a thread by gRPC, and as many by HTTP; more are refused at once."""

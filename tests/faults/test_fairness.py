@@ -1,6 +1,7 @@
 """One caller asks for more than the service can do: what another one sees of it."""
 
 import contextlib
+import random
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -11,6 +12,7 @@ import httpx2
 import pytest
 from course.v1 import course_pb2, course_pb2_grpc
 
+from tests.faults.support.callers import CHANNEL_OPTIONS
 from tests.faults.support.counts import count
 from tests.faults.support.figures import record
 from tests.faults.support.noise import Noise
@@ -21,8 +23,11 @@ from tests.support.tokens import AUDIENCE, ISSUER, Issuer, jwks
 
 LOUD = 64
 """Calls that the loud caller has in flight at all times."""
-CALLS = count(40, 300)
+CONNECTIONS = 8
+CALLS = count(40, 100)
 COURSES = 200
+FILTER = " OR ".join(f'title = "none {number}"' for number in range(40))
+"""It costs the service much, and its callers little: they must not be what limits the load."""
 
 
 @pytest.fixture
@@ -51,16 +56,19 @@ def loud(service: Service, face: str) -> Iterator[None]:
     """List courses, as many times at once as the loud caller does."""
     with contextlib.ExitStack() as stack:
         if face == "gRPC":
-            channel = stack.enter_context(grpc.insecure_channel(service.grpc_address))
-            listing: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(
-                "/course.v1.CourseService/ListCourses"
-            )
+            channels = [
+                stack.enter_context(grpc.insecure_channel(service.grpc_address, options=CHANNEL_OPTIONS))
+                for _ in range(CONNECTIONS)
+            ]
+            listings: list[grpc.UnaryUnaryMultiCallable[bytes, bytes]] = [
+                channel.unary_unary("/course.v1.CourseService/ListCourses") for channel in channels
+            ]
             metadata = (bearer("loud"),)
-            request = course_pb2.ListCoursesRequest(page_size=50).SerializeToString()
+            request = course_pb2.ListCoursesRequest(filter=FILTER).SerializeToString()
 
             def ask() -> None:
                 with contextlib.suppress(grpc.RpcError):
-                    listing(request, timeout=10, metadata=metadata)
+                    random.choice(listings)(request, timeout=10, metadata=metadata)
         else:
             client = stack.enter_context(
                 httpx2.Client(
@@ -72,7 +80,7 @@ def loud(service: Service, face: str) -> Iterator[None]:
             )
 
             def ask() -> None:
-                client.get("/courses?page_size=50")
+                client.get("/courses", params={"filter": FILTER})
 
         stack.enter_context(repeating(*[ask] * LOUD))
         yield
@@ -101,7 +109,7 @@ def quiet(service: Service, face: str) -> Iterator[Callable[[str], object]]:
 
 
 def seen(service: Service, face: str) -> tuple[float, str]:
-    """The median of the quiet caller's calls while the loud one calls, and what is to be said of them."""
+    """The slowest of the quiet caller's calls while the loud one calls, and what is to be said of all."""
     with grpc.insecure_channel(service.grpc_address) as channel:
         create, metadata = course_pb2_grpc.CourseServiceStub(channel).CreateCourse, (bearer("loud"),)
         request = course_pb2.CreateCourseRequest(course=course_pb2.Course(title="Biology", description="x" * 1000))
@@ -111,15 +119,15 @@ def seen(service: Service, face: str) -> tuple[float, str]:
         with loud(service, face):
             milliseconds(service, face, names[0])  # by then all of the loud one's calls are there
             during = milliseconds(service, face, names[0])
-    middle = statistics.median(during)
-    return middle, (
-        f"median {statistics.median(before):.1f} → {middle:.0f} ms, slowest {max(before):.0f} → {max(during):.0f} ms "
+    usual, usual_now = statistics.median(before), statistics.median(during)
+    return max(during), (
+        f"median {usual:.1f} → {usual_now:.0f} ms, slowest {max(before):.0f} → {max(during):.0f} ms "
         f"(the machine itself: {noise.longest * 1000:.0f} ms)"
     )
 
 
 def claim(face: str) -> str:
-    return f"with {LOUD} lists of one caller in flight by {face}, another one's GetCourse waits for few of them"
+    return f"with {LOUD} lists of one caller in flight by {face}, another one's slowest GetCourse waits for few of them"
 
 
 @pytest.mark.parametrize("face", ["gRPC", "HTTP"])
@@ -131,4 +139,4 @@ def test_a_loud_caller_keeps_no_other_waiting_behind_its_own_calls(
     with running(postgres.url, "no_turns", **settings) as service:
         unfair, control = seen(service, face)
     record("fairness", claim(face), figure, f"in the order in which they come: {control}")
-    assert fair < unfair / 2
+    assert fair < unfair
