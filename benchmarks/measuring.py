@@ -79,7 +79,9 @@ def fill(server: Server, courses: int) -> list[str]:
     names: list[str] = []
     while len(names) < courses:
         requests = [course_pb2.CreateCourseRequest(course=course()) for _ in range(100)]
-        created = server.courses.BatchCreateCourses(course_pb2.BatchCreateCoursesRequest(requests=requests), timeout=30)
+        created = server.courses[0].BatchCreateCourses(
+            course_pb2.BatchCreateCoursesRequest(requests=requests), timeout=30
+        )
         names += [each.name for each in created.courses]
     return names
 

@@ -16,6 +16,7 @@ from course.v1 import course_pb2_grpc
 from sqlalchemy.engine import URL
 
 ROOT = Path(__file__).parent.parent
+CONNECTIONS = 4
 PEERS = ("echo", "by_hand", "textbook")
 
 
@@ -25,7 +26,8 @@ class Server:
 
     name: str
     pid: int
-    courses: course_pb2_grpc.CourseServiceStub
+    courses: tuple[course_pb2_grpc.CourseServiceStub, ...]
+    """A stub for each of the connections, which the calls are spread over."""
 
 
 @contextlib.contextmanager
@@ -74,8 +76,10 @@ def _running(name: str, command: list[str], url: URL, core: int, tree: Path) -> 
     os.sched_setaffinity(0, mine)
     try:
         address = "127.0.0.1:" + _port_of(process)
-        with grpc.insecure_channel(address, options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
-            yield Server(name, process.pid, course_pb2_grpc.CourseServiceStub(channel))
+        with contextlib.ExitStack() as stack:
+            options = [("grpc.use_local_subchannel_pool", 1)]
+            channels = [stack.enter_context(grpc.insecure_channel(address, options)) for _ in range(CONNECTIONS)]
+            yield Server(name, process.pid, tuple(map(course_pb2_grpc.CourseServiceStub, channels)))
     finally:
         process.terminate()
         process.wait()

@@ -3,3 +3,6 @@
 Each is a module with a function `servicer(url)`, which makes what answers the calls; `python -m benchmarks.peers NAME
 URL` serves it.
 """
+
+THREADS = 8
+"""Of the server, and connections to the database."""

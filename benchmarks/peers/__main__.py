@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import grpc
 from course.v1 import course_pb2_grpc
 
-THREADS = 8
+from benchmarks.peers import THREADS
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ import psycopg2
 import psycopg2.extensions
 from course.v1 import course_pb2, course_pb2_grpc
 
-from benchmarks.peers.__main__ import THREADS
+from benchmarks.peers import THREADS
 
 _COLUMNS = (
     "uid, course_id, title, code, description, owner, language_code, subjects, labels, external_ids, state,"

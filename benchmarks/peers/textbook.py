@@ -9,7 +9,7 @@ from sqlalchemy import create_engine, select
 from sqlalchemy.engine import make_url
 from sqlalchemy.orm import sessionmaker
 
-from benchmarks.peers.__main__ import THREADS
+from benchmarks.peers import THREADS
 from course_service.course import State
 from course_service.store.models import CourseRow
 

@@ -81,7 +81,7 @@ def read_and_write(service: Service, reads: int, readers: int, *, until_stale: b
 @pytest.mark.parametrize("readers", [8, READERS])  # the fewer, the less time passes before a read gets to the service
 def test_a_read_sees_what_was_acknowledged_before_it_came(postgres: Postgres, readers: int) -> None:
     with running(postgres.url, COURSE_THREADS=str(READERS)) as service:
-        titles = read_and_write(service, count(5_000, 100_000), readers)
+        titles = read_and_write(service, count(2_000, 100_000), readers)
     record(
         "freshness",
         f"{CLAIM}: {readers} readers",

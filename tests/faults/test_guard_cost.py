@@ -22,7 +22,7 @@ from tests.faults.support.service import Service, running
 
 CALLS = 300
 """In one turn: short, so that a noisy neighbour is neighbour to all."""
-ROUNDS = count(8, 40)
+ROUNDS = count(5, 40)
 COURSES = 300
 IN_FLIGHT = 32
 
