@@ -1,6 +1,6 @@
 """`python -m benchmarks`: measure the service beside its peers, and beside another commit of itself.
 
-The whole form writes RESULTS.md, a plot and JSON; the short form (about a minute) prints a table of GetCourse.
+The whole form writes RESULTS.md, a plot and JSON; the short form (half a minute) prints a table of GetCourse.
 """
 
 import argparse
