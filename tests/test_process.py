@@ -32,6 +32,7 @@ from course_service.ports import open_port
 from course_service.rest.server import HttpServer
 from course_service.settings import Settings
 from course_service.startup import StartupError
+from course_service.store import engines
 from course_service.store.database import Database, DatabaseUnusable
 from tests.conftest import ROOT, PostgresServer, migrate
 from tests.support.processes import at_once, environment_of, running
@@ -251,12 +252,15 @@ def test_a_migration_waits_for_another_one_and_gives_up_in_time(tmp_path: Path) 
     migrate(url)
 
 
-def test_a_migration_waits_longer_for_a_locked_file_than_sqlite_does(tmp_path: Path) -> None:
+def test_a_migration_waits_longer_for_a_locked_file_than_sqlite_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engines, "LOCK_TIMEOUT_MS", 500)
     file = tmp_path / "course.db"
     holder = sqlite3.connect(file, isolation_level=None, check_same_thread=False)
     holder.execute("PRAGMA journal_mode=WAL")
     holder.execute("BEGIN IMMEDIATE")
-    release = threading.Timer(6, holder.execute, ["ROLLBACK"])
+    release = threading.Timer(1.5, holder.execute, ["ROLLBACK"])
     release.start()
     migrate(make_url(f"sqlite:///{file}"))
     release.join()
