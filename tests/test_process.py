@@ -35,7 +35,8 @@ from course_service.startup import StartupError
 from course_service.store import engines
 from course_service.store.database import Database, DatabaseUnusable
 from tests.conftest import ROOT, PostgresServer, migrate
-from tests.support.processes import at_once, environment_of, running
+from tests.support.at_once import at_once
+from tests.support.processes import environment_of, running
 
 
 def test_start_call_stop_and_the_course_is_still_there(empty_database_url: URL) -> None:

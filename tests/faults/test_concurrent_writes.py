@@ -18,10 +18,11 @@ from sqlalchemy.engine import URL, make_url
 from tests.conftest import migrate
 from tests.faults.support.counts import count
 from tests.faults.support.figures import record
-from tests.faults.support.load import at_once, code_of, courses, retrying
+from tests.faults.support.load import code_of, courses, retrying
 from tests.faults.support.postgres import Postgres
 from tests.faults.support.proxy import TcpProxy
 from tests.faults.support.service import running
+from tests.support.at_once import at_once
 
 DUPLICATES = 8
 LOST_SHARE = 0.2

@@ -20,11 +20,12 @@ from course_service.commands.health import is_serving
 from tests.faults.support.counts import count
 from tests.faults.support.figures import record
 from tests.faults.support.http2 import SERVICE, Connection, framed
-from tests.faults.support.load import at_once, code_of, courses, retrying
+from tests.faults.support.load import code_of, courses, retrying
 from tests.faults.support.noise import Noise
 from tests.faults.support.postgres import Postgres
 from tests.faults.support.proxy import TcpProxy
 from tests.faults.support.service import LoggedCall, running
+from tests.support.at_once import at_once
 from tests.support.repeating import repeating
 
 

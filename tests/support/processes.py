@@ -6,16 +6,12 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TypeVar
 
 from sqlalchemy.engine import URL
 
 ROOT = Path(__file__).parent.parent.parent
-
-T = TypeVar("T")
 
 
 class Process:
@@ -49,12 +45,6 @@ class Process:
         assert self.popen.stderr
         self.log += self.popen.stderr.read()
         return self.popen.wait(timeout=20)
-
-
-def at_once(*functions: Callable[[], T]) -> list[T]:
-    """Call functions at the same time; returns what they return. A process that starts takes a core for a second."""
-    with ThreadPoolExecutor() as threads:
-        return list(threads.map(lambda function: function(), functions))
 
 
 def environment_of(**settings: str) -> dict[str, str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import random
-import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import TypeVar
@@ -27,30 +26,6 @@ def courses(address: str) -> Iterator[course_pb2_grpc.CourseServiceStub]:
     """A stub with a connection of its own, which retries nothing by itself."""
     with grpc.insecure_channel(address, options=(*CHANNEL_OPTIONS, *_RECONNECT_OPTIONS)) as channel:
         yield course_pb2_grpc.CourseServiceStub(channel)
-
-
-def at_once(*works: Callable[[], _T]) -> list[_T]:
-    """Do several works at the same time; returns what they return, in their order."""
-    results: dict[int, _T] = {}
-    raised: list[Exception] = []
-    barrier = threading.Barrier(len(works))
-
-    def run(index: int, work: Callable[[], _T]) -> None:
-        barrier.wait()
-        try:
-            results[index] = work()
-        except Exception as exception:  # raised below
-            raised.append(exception)
-
-    threads = [threading.Thread(target=run, args=item, daemon=True) for item in enumerate(works)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(timeout=120)
-        assert not thread.is_alive(), "a work does not end"
-    if raised:
-        raise raised[0]
-    return [results[index] for index in range(len(works))]
 
 
 def retrying(call: Callable[[float], _T], *, seconds: float, tries: int = 1000) -> _T:
