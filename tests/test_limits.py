@@ -23,10 +23,10 @@ from course_service.rest.places import Places
 from course_service.rest.server import HttpServer
 from course_service.rpc import watchdog
 from course_service.rpc.health import HealthServicer
-from course_service.rpc.server import make_server
+from course_service.rpc.server import MAX_STREAMS, make_server
 from course_service.rpc.threads import CallThreads
 from course_service.store.database import Database
-from tests.conftest import TOKENS
+from tests.conftest import TOKENS, Service
 from tests.support.failures import Failure, grpc_failure, http_failure
 from tests.support.waiting import until
 
@@ -107,6 +107,17 @@ def test_a_call_too_many_is_refused_at_once_though_every_thread_is_held_up(
     release.set()
     assert {call.code() for call in waiting} == {grpc.StatusCode.NOT_FOUND}
     assert grpc_failure(small.get).reason == "COURSE_NOT_FOUND"
+
+
+def test_more_calls_than_a_connection_may_have_wait_for_each_other(service: Service) -> None:
+    """grpc's core would refuse those that come while others have ended and are not forgotten yet."""
+    room, ended = threading.Semaphore(3 * MAX_STREAMS), []
+    for number in range(1_500):
+        assert room.acquire(timeout=20)
+        call = service.courses.GetCourse.future(course_pb2.GetCourseRequest(name=f"courses/a-{number}"), timeout=20)
+        call.add_done_callback(lambda _: room.release())
+        ended.append(call)
+    assert {call.code() for call in ended} == {grpc.StatusCode.NOT_FOUND}
 
 
 def test_a_request_too_many_is_refused_at_once_by_http_too(
