@@ -25,9 +25,10 @@ from course_service.errors import (
 from course_service.filters import Condition
 from course_service.paging import Order, Place
 from course_service.store.conditions import Conditions
-from course_service.store.inserts import insert_unless_present
+from course_service.store.inserts import Inserts
 from course_service.store.keyset import in_order
 from course_service.store.models import CourseRow, ExternalIdRow
+from course_service.store.statements import WriteStatement
 
 _Conflict: TypeAlias = Callable[[], CourseError]
 """Makes the error of a course that cannot be stored. Errors are made where they are raised, so that none is kept."""
@@ -49,12 +50,13 @@ _GET_MANY = {
     for dialect, is_one in _WITH_ONE_OF_COURSE_IDS.items()
     for full in (True, False)
 }
-_REPLACE = (
+_REPLACE = WriteStatement(
     update(CourseRow)
     .where(CourseRow.uid == bindparam("old_uid"), CourseRow.revision == bindparam("old_revision"))
     .values({field: bindparam(field) for field in [*_FIELDS, "search_text"] if field not in {"uid", "course_id"}})
 )
-_INSERT = {row: insert_unless_present(row) for row in (CourseRow, ExternalIdRow)}
+_COURSES = Inserts(CourseRow)
+_EXTERNAL_IDS = Inserts(ExternalIdRow)
 _HOLDERS = (
     select(ExternalIdRow.key, ExternalIdRow.value, ExternalIdRow.course_uid)
     .where(tuple_(ExternalIdRow.key, ExternalIdRow.value).in_(bindparam("pairs", expanding=True)))
@@ -118,7 +120,7 @@ class CourseRepository:
     def _add(self, courses: Sequence[Course]) -> dict[int, _Conflict]:
         # In one order everywhere, so that two transactions cannot wait for each other.
         rows = [_row(course) for course in sorted(courses, key=lambda course: course.course_id)]
-        inserted = set(self._insert(CourseRow, rows, CourseRow.uid))
+        inserted = self._insert(_COURSES, rows, CourseRow.uid)
         conflicts: dict[int, _Conflict] = {}
         if len(inserted) < len(courses):
             holders = self.get_many({course.course_id for course in courses}, full=False)
@@ -138,7 +140,7 @@ class CourseRepository:
         """
         parameters = {"old_uid": old.uid, "old_revision": old.revision, **_row(new)}
         del parameters["uid"], parameters["course_id"]
-        if self._connection.execute(_REPLACE, parameters).rowcount == 0:
+        if not _REPLACE.execute(self._connection, parameters):
             raise EtagMismatch(old.name)
         if old.external_ids != new.external_ids:
             gone = old.external_ids.items() - new.external_ids.items()
@@ -166,7 +168,7 @@ class CourseRepository:
         # In one order everywhere, so that two transactions cannot wait for each other.
         rows = [{"key": key, "value": value, "course_uid": uid} for key, value in sorted(external_ids.items())]
         for _ in range(_MAX_TRIES):
-            if not rows or len(self._insert(ExternalIdRow, rows, ExternalIdRow.key)) == len(rows):
+            if not rows or len(self._insert(_EXTERNAL_IDS, rows, ExternalIdRow.key)) == len(rows):
                 return None
             held = self._connection.execute(_HOLDERS, {"pairs": list(external_ids.items())}).all()
             for key, value, holder in held:
@@ -178,12 +180,12 @@ class CourseRepository:
         raise DatabaseUnavailable("an external id changed hands too often")
 
     def _insert(
-        self, row: type[Any], rows: Sequence[Mapping[str, object]], returning: InstrumentedAttribute[str]
-    ) -> list[str]:
+        self, inserts: Inserts, rows: Sequence[Mapping[str, Any]], returning: InstrumentedAttribute[str]
+    ) -> set[str]:
         """Insert the rows whose unique keys are free; returns a column of what was inserted."""
-        statement = _INSERT[row][self._dialect].returning(returning)
-        # A single row is spared what SQLAlchemy does to send many in few statements.
-        return list(self._connection.execute(statement, rows if len(rows) > 1 else rows[0]).scalars())
+        if len(rows) > 1:
+            return set(inserts.many(self._connection, rows, returning))
+        return {row[returning.key] for row in rows if inserts.one(self._connection, row)}
 
 
 def _conflict(course: Course, holder: Course | None) -> _Conflict | None:

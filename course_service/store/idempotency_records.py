@@ -11,14 +11,15 @@ from pydantic_core import from_json, to_json
 from sqlalchemy import Connection, and_, bindparam, delete, select, tuple_, update
 
 from course_service.course import Course
-from course_service.store.inserts import insert_unless_present
+from course_service.store.inserts import Inserts
 from course_service.store.models import IdempotencyRecordRow
+from course_service.store.statements import WriteStatement
 
-_INSERT = insert_unless_present(IdempotencyRecordRow)
+_RECORDS = Inserts(IdempotencyRecordRow)
 _KEY = (IdempotencyRecordRow.caller, IdempotencyRecordRow.method, IdempotencyRecordRow.request_id)
 _WITH_KEY = and_(*(column == bindparam(f"its_{column.key}") for column in _KEY))
 _FIND = select(IdempotencyRecordRow.fingerprint, IdempotencyRecordRow.courses).where(_WITH_KEY)
-_COMPLETE = update(IdempotencyRecordRow).where(_WITH_KEY).values(courses=bindparam("its_courses"))
+_COMPLETE = WriteStatement(update(IdempotencyRecordRow).where(_WITH_KEY).values(courses=bindparam("its_courses")))
 
 _COURSES = TypeAdapter(list[Course])
 
@@ -87,11 +88,11 @@ class IdempotencyRecords:
             "courses": None if outcome is None else _to_json(outcome),
             "create_time": now,
         }
-        return bool(self._connection.execute(_INSERT[self._connection.dialect.name], row).rowcount)
+        return _RECORDS.one(self._connection, row)
 
     def complete(self, key: RecordKey, outcome: Outcome) -> None:
         """Add the outcome to a record that this transaction has claimed without it."""
-        self._connection.execute(_COMPLETE, {**key.parameters, "its_courses": _to_json(outcome)})
+        _COMPLETE.execute(self._connection, {**key.parameters, "its_courses": _to_json(outcome)})
 
     def find(self, key: RecordKey) -> IdempotencyRecord | None:
         """Return the record of a key, or None."""

@@ -1,14 +1,33 @@
 """INSERT … ON CONFLICT DO NOTHING, which SQLAlchemy has for each database but not for both."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Insert
+from sqlalchemy import Connection
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import InstrumentedAttribute
+
+from course_service.store.models import Base
+from course_service.store.statements import WriteStatement
 
 
-def insert_unless_present(row: type[Any]) -> dict[str, Insert]:
-    """Make the statement that inserts rows and skips those whose unique key is taken, by name of the dialect."""
-    return {
-        "postgresql": postgresql.insert(row).on_conflict_do_nothing(),
-        "sqlite": sqlite.insert(row).on_conflict_do_nothing(),
-    }
+class Inserts:
+    """Inserts rows into a table, and skips those whose unique key is taken."""
+
+    def __init__(self, row: type[Base]) -> None:
+        self._many = {
+            "postgresql": postgresql.insert(row).on_conflict_do_nothing(),
+            "sqlite": sqlite.insert(row).on_conflict_do_nothing(),
+        }
+        self._one = WriteStatement(self._many["postgresql"], sqlite=self._many["sqlite"])
+
+    def one(self, connection: Connection, row: Mapping[str, Any]) -> bool:
+        """Insert a row; False if its key is taken."""
+        return self._one.execute(connection, row) == 1
+
+    def many(
+        self, connection: Connection, rows: Sequence[Mapping[str, Any]], returning: InstrumentedAttribute[str]
+    ) -> list[str]:
+        """Insert rows; returns a column of those that were inserted."""
+        statement = self._many[connection.dialect.name].returning(returning)
+        return list(connection.execute(statement, rows).scalars())
