@@ -25,7 +25,7 @@ from course_service.startup import StartupError
 from course_service.store import faults
 from course_service.store.combined_reads import CombinedReads
 from course_service.store.courses import CourseRepository
-from course_service.store.engines import LOCK_TIMEOUT_MS, postgresql_engine, sqlite_engine
+from course_service.store.engines import LOCK_TIMEOUT_MS, PostgresqlConnection, postgresql_engine, sqlite_engine
 from course_service.store.idempotency_records import IdempotencyRecords
 from course_service.store.models import SCHEMA_REVISION, Base
 from course_service.store.watching import Watch
@@ -285,7 +285,9 @@ class Database:
     @contextlib.contextmanager
     def _postgresql_transaction(self) -> Iterator[Connection]:
         with self._connect(self._writer) as connection:
-            connection.exec_driver_sql("BEGIN")
+            driver = connection.connection.dbapi_connection
+            assert isinstance(driver, PostgresqlConnection)
+            driver.begins = True
             yield connection
 
     @contextlib.contextmanager
