@@ -53,13 +53,14 @@ def write_once(
     result: Result[_T],
     *,
     known: _T | None = None,
+    is_one_statement: bool = False,
 ) -> _T:
     """Do the work of a request in one transaction: once per request_id, and not at all with validate_only.
 
     Raises what the work raises, and `RequestIdReused`.
 
     `known` is the result, if it is determined before the work. Such work can be retried even without a request_id,
-    because it recognises its own courses.
+    because it recognises its own courses. Of it, `is_one_statement` says that it writes by its first statement alone.
     """
     this_call = call.current()
     this_call.request_id = request.request_id
@@ -84,6 +85,8 @@ def write_once(
         done = database.try_out(tried)
     elif request.request_id:
         done = database.write(recorded, repeatable=True)
+    elif is_one_statement:
+        done = database.write_at_once(work)
     else:
         done = database.write(work, repeatable=known is not None)
     this_call.course = ",".join(course.name for course in result.to_outcome(done).courses) or this_call.course

@@ -66,7 +66,10 @@ def create_course(database: Database, request: CreateCourseRequest) -> Course:
         repositories.courses.add(course)
         return course
 
-    return write_once(database, "CreateCourse", request, work, ONE_COURSE, known=course)
+    is_one_statement = not course.external_ids
+    return write_once(
+        database, "CreateCourse", request, work, ONE_COURSE, known=course, is_one_statement=is_one_statement
+    )
 
 
 def batch_create_courses(database: Database, request: BatchCreateCoursesRequest) -> list[Course]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from alembic.util import CommandError
+from psycopg2.extensions import TRANSACTION_STATUS_IDLE as IDLE
 from sqlalchemy import create_engine, event, text
 from sqlalchemy.engine import URL
 from sqlalchemy.pool import NullPool
@@ -70,22 +71,43 @@ def test_sessions_that_were_ended_are_replaced_without_anybody_noticing(
 
 @pytest.fixture
 def lost_commit(postgresql: Database, postgresql_url: URL, postgres_server: PostgresServer) -> Callable[..., None]:
-    """Have the next COMMIT carried out, but its answer lost; something may happen before the next try."""
+    """Have the next statement that commits carried out, but its answer lost; then something may happen."""
 
     def lose(meanwhile: Callable[[], None] = lambda: None) -> None:
         def commit_and_cut(cursor: Any, statement: str, parameters: object, context: object) -> bool:
-            if statement != "COMMIT":
+            is_alone = not cursor.connection.begins and cursor.connection.info.transaction_status == IDLE
+            if statement != "COMMIT" and not (is_alone and statement.startswith("INSERT")):
                 return False
             event.remove(postgresql._writer, "do_execute", commit_and_cut)
-            cursor.execute(statement)
+            cursor.execute(statement, parameters)
             meanwhile()
             end_sessions(postgres_server, postgresql_url)
-            cursor.execute("SELECT 1")  # fails as a COMMIT would that is not answered
+            cursor.execute("SELECT 1")  # fails as a statement would that is not answered
             return True
 
         event.listen(postgresql._writer, "do_execute", commit_and_cut)
 
     return lose
+
+
+@pytest.mark.parametrize(
+    ("how", "sent"),
+    [
+        ({}, 1),
+        ({"request_id": str(uuid.uuid4())}, 3),
+        ({"external_ids": {"sis": "A1"}}, 3),
+        ({"request_id": str(uuid.uuid4()), "external_ids": {"sis": "A1"}}, 4),
+    ],
+)
+def test_a_create_goes_to_the_database_as_few_times_as_can_be(
+    postgresql: Database, how: dict[str, Any], sent: int
+) -> None:
+    """Its statements and a COMMIT; a BEGIN goes with the first of them, and one statement needs neither."""
+    statements = []
+    event.listen(postgresql._writer, "before_cursor_execute", lambda *arguments: statements.append(arguments[2]))
+    create_course(postgresql, request("bio", **how))
+    assert len(statements) == sent
+    assert get_course_by_id(postgresql, "bio").title == "Biology"
 
 
 @pytest.mark.parametrize("request_id", ["", str(uuid.uuid4())])

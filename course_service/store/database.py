@@ -1,5 +1,7 @@
 """The database: transactions, what is done when they fail, and whether the database can be used at all."""
 
+from __future__ import annotations
+
 import contextlib
 import logging
 import math
@@ -144,29 +146,43 @@ class Database:
         `DatabaseUnavailable`, after which the work may have been committed, and `DeadlineExceeded`.
         """
 
-        maybe_committed = False
-
-        def attempt() -> _T:
-            nonlocal maybe_committed
+        def attempt(commits: _Commits) -> _T:
             with self._transaction() as connection:
                 with _rolled_back_on_error(connection):
                     result = work(Repositories(connection))
                 try:
-                    connection.exec_driver_sql("COMMIT")
+                    with commits:
+                        connection.exec_driver_sql("COMMIT")
                 except DBAPIError as error:
-                    if error.connection_invalidated:
-                        maybe_committed = True
-                        if not repeatable:
-                            raise DatabaseUnavailable(f"no response to a COMMIT: {faults.cause(error)}") from error
+                    if commits.is_unknown and not repeatable:
+                        raise DatabaseUnavailable(f"no response to a COMMIT: {faults.cause(error)}") from error
                     _roll_back(connection)
                     raise
                 return result
 
+        return self._written(attempt)
+
+    def write_at_once(self, work: Callable[[Repositories], _T]) -> _T:
+        """Do work that writes by its first statement alone, so that this can be a transaction of its own.
+
+        The work may be done again even if it is unknown whether it was committed. Raises as `write` does.
+        """
+        if self._writer.dialect.name == "sqlite":  # there it would save nothing
+            return self.write(work, repeatable=True)
+
+        def attempt(commits: _Commits) -> _T:
+            with self._connect(self._writer) as connection, commits:
+                return work(Repositories(connection))
+
+        return self._written(attempt)
+
+    def _written(self, attempt: Callable[[_Commits], _T]) -> _T:
+        commits = _Commits()
         with self._unit("write"):
             try:
-                return self._try(attempt)
+                return self._try(lambda: attempt(commits))
             except DeadlineExceeded:
-                if maybe_committed:  # which says that nothing was stored
+                if commits.is_unknown:  # which says that nothing was stored
                     raise DatabaseUnavailable("no response to a COMMIT, and no time to find out") from None
                 raise
 
@@ -321,6 +337,22 @@ def check_encoding(connection: Connection) -> None:
     )
     if encoding != "UTF8":
         raise DatabaseUnusable(f"its encoding must be UTF8 and is {encoding}")
+
+
+class _Commits:
+    """Around each statement that commits: notes it if one was not answered."""
+
+    def __init__(self) -> None:
+        self.is_unknown = False
+        """Whether it is unknown if something was committed."""
+
+    def __enter__(self) -> None:
+        """Begin."""
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        """Note how it ended."""
+        if isinstance(error, DBAPIError) and error.connection_invalidated:
+            self.is_unknown = True
 
 
 @contextlib.contextmanager

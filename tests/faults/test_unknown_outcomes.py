@@ -130,7 +130,7 @@ def freeze_one(postgres: Postgres, url: URL, fault: str | None = None) -> Counte
         stub = stack.enter_context(courses(service.grpc_address))
         name = stub.CreateCourse(course_pb2.CreateCourseRequest(course=course_pb2.Course(title="A")), timeout=5).name
         ((pid,),) = postgres.execute(
-            f"SELECT pid FROM pg_stat_activity WHERE datname = '{url.database}' AND query = 'COMMIT'"
+            f"SELECT pid FROM pg_stat_activity WHERE datname = '{url.database}' AND query LIKE 'INSERT%'"
         )
         os.kill(pid, signal.SIGSTOP)
         stack.callback(os.kill, pid, signal.SIGCONT)

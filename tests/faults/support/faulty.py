@@ -138,7 +138,7 @@ def no_claim() -> None:
 @fault
 def no_revision_in_where() -> None:
     """Store a new version of a course over whatever is stored."""
-    statement = resolve_name("course_service.store.courses:_REPLACE")
+    statement = resolve_name("course_service.store.courses:_REPLACE")._statement
     of_the_course, _ = statement._where_criteria
     statement._where_criteria = (of_the_course, bindparam("old_revision") == bindparam("old_revision"))
 
