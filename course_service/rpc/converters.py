@@ -127,8 +127,8 @@ def course_message(course: Course) -> course_pb2.Course:
         owner=course.owner,
         language_code=course.language_code,
         subjects=course.subjects,
-        labels=course.labels,
-        external_ids=course.external_ids,
+        labels=course.labels or None,  # an empty map costs as much as a full one
+        external_ids=course.external_ids or None,
         state=_STATES[course.state],
         etag=course.etag,
     )

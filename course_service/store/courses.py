@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, TypeAlias
 
-from sqlalchemy import Connection, Text, any_, bindparam, delete, literal, select, tuple_, update
+from sqlalchemy import Connection, Integer, Select, Text, any_, bindparam, delete, literal, select, tuple_, update
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import InstrumentedAttribute
 
@@ -26,7 +26,7 @@ from course_service.filters import Condition
 from course_service.paging import Order, Place
 from course_service.store.conditions import Conditions
 from course_service.store.inserts import Inserts
-from course_service.store.keyset import in_order
+from course_service.store.keyset import in_order, place_parameters
 from course_service.store.models import CourseRow, ExternalIdRow
 from course_service.store.statements import WriteStatement
 
@@ -80,7 +80,7 @@ class CourseRepository:
 
     def get_many(self, course_ids: Iterable[str], *, full: bool) -> dict[str, Course]:
         """Return the courses of those ids that exist, by id; without description unless `full`."""
-        rows = self._connection.execute(_GET_MANY[self._dialect, full], {"course_ids": list(course_ids)})
+        rows = self._connection.execute(_GET_MANY[self._dialect, full], {"course_ids": list(course_ids)}).all()
         courses = (Course(*row) for row in rows)
         return {course.course_id: course for course in courses}
 
@@ -95,12 +95,12 @@ class CourseRepository:
         full: bool,
     ) -> list[Course]:
         """Return the first `limit` courses in an order that come after a place in it."""
-        statement = select(*(_FULL if full else _BASIC)).limit(limit)
+        statement = _page(
+            self._dialect, tuple(orders), after_place=after is not None, show_deleted=show_deleted, full=full
+        )
         if condition is not None:
             statement = statement.where(Conditions(self._dialect).sql(condition))
-        if not show_deleted:
-            statement = statement.where(CourseRow.state != State.DELETED)
-        rows = self._connection.execute(in_order(statement, orders, after, self._dialect))
+        rows = self._connection.execute(statement, {"limit": limit, **place_parameters(after or ())}).all()
         return [Course(*row) for row in rows]
 
     def add(self, course: Course) -> None:
@@ -186,6 +186,14 @@ class CourseRepository:
         if len(rows) > 1:
             return set(inserts.many(self._connection, rows, returning))
         return {row[returning.key] for row in rows if inserts.one(self._connection, row)}
+
+
+@functools.lru_cache
+def _page(dialect: str, orders: Sequence[Order], *, after_place: bool, show_deleted: bool, full: bool) -> Select[Any]:
+    statement = select(*(_FULL if full else _BASIC)).limit(bindparam("limit", type_=Integer))
+    if not show_deleted:
+        statement = statement.where(CourseRow.state != State.DELETED)
+    return in_order(statement, orders, dialect, after_place=after_place)
 
 
 def _conflict(course: Course, holder: Course | None) -> _Conflict | None:
