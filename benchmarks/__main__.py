@@ -67,8 +67,8 @@ def _whole(rounds: int, courses: int, against: str) -> None:
         "line for each call, gRPC and HTTP. The machine is shared and noisy: compare ratios, and take differences of "
         "less than a tenth for noise. `echo` answers with a constant; `by_hand` is psycopg2 with one statement a call; "
         "`textbook` is SQLAlchemy's ORM with a session a call; `go` is grpc-go with pgx; `fastapi` is FastAPI with "
-        "SQLAlchemy's asyncio and asyncpg. Each has 8 connections to the database. None of them checks who calls and "
-        "what is sent, retries, writes a log or bounds anything."
+        "SQLAlchemy's asyncio and asyncpg. Each has 8 connections to the database. None of them asks who calls, "
+        "retries, writes a log or bounds anything, and only `fastapi` checks what is sent: its types."
     )
     footprint = (
         f"With everything on, the service holds {megabytes:.0f} MB after the run, and takes {start.seconds:.2f} s, "
