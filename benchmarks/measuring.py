@@ -51,32 +51,36 @@ class Row:
         return asdict(self)
 
 
-def measure(
-    servers: Sequence[Server], rounds: int, kinds: Sequence[Kind], postgres: Postgres, warm_up: int = 3
-) -> list[Row]:
-    """Measure each kind of call, with all servers by turns, there and back; `warm_up` turns warm each up.
-
-    The ratios are to the first server.
-    """
+def measure(servers: Sequence[Server], rounds: int, kinds: Sequence[Kind], postgres: Postgres) -> list[Row]:
+    """Measure each kind of call; see `measure_kind`."""
     rows: list[Row] = []
     for number, kind in enumerate(kinds, 1):
-        asked = [server for server in servers if server.name not in PEERS or server.name in kind.peers]
-        _say(f"{number}/{len(kinds)} {kind.title}: ")
-        for server in asked:
-            with prepared(server, kind, kind.calls * warm_up) as make:
-                make()
-        turns: dict[str, list[Turn]] = defaultdict(list)
-        taken: dict[str, list[float]] = defaultdict(list)
-        for round_number in range(rounds):
-            for server in asked if round_number % 2 else reversed(asked):
-                turn, milliseconds = _turn(server, kind, postgres)
-                turns[server.name].append(turn)
-                taken[server.name] += milliseconds
-            _say(".")
-        _say("\n")
-        base = turns[asked[0].name]
-        rows += [_row(kind, server.name, turns[server.name], base, taken[server.name]) for server in asked]
+        say(f"{number}/{len(kinds)} ")
+        rows += measure_kind(servers, rounds, kind, postgres)
     return rows
+
+
+def measure_kind(servers: Sequence[Server], rounds: int, kind: Kind, postgres: Postgres, warm_up: int = 3) -> list[Row]:
+    """Measure a kind of call, with all servers by turns, there and back; `warm_up` turns warm each up.
+
+    The ratios are to the first server. Raises `grpc.RpcError` if a call by gRPC fails.
+    """
+    asked = [server for server in servers if server.name not in PEERS or server.name in kind.peers]
+    say(f"{kind.title}: ")
+    for server in asked:
+        with prepared(server, kind, kind.calls * warm_up) as make:
+            make()
+    turns: dict[str, list[Turn]] = defaultdict(list)
+    taken: dict[str, list[float]] = defaultdict(list)
+    for number in range(rounds):
+        for server in asked if number % 2 else reversed(asked):
+            turn, milliseconds = _turn(server, kind, postgres)
+            turns[server.name].append(turn)
+            taken[server.name] += milliseconds
+        say(".")
+    say("\n")
+    base = turns[asked[0].name]
+    return [_row(kind, server.name, turns[server.name], base, taken[server.name]) for server in asked]
 
 
 def fill(servers: Sequence[Server], courses: int) -> None:
@@ -132,7 +136,8 @@ def _database_cpu(postgres: Postgres) -> float:
     return seconds
 
 
-def _say(text: str) -> None:
+def say(text: str) -> None:
+    """Show progress."""
     sys.stderr.write(text)
     sys.stderr.flush()
 
