@@ -8,7 +8,7 @@ from sqlalchemy.engine import URL
 
 from benchmarks.servers import ROOT, SERVICE, Access, process, settings
 from course_service.commands.health import is_serving
-from tests.faults.support.linux import cpu_seconds
+from tests.faults.support.linux import exact_cpu_seconds
 from tests.faults.support.ports import free_port
 
 STARTS = 5
@@ -41,4 +41,4 @@ def _start(url: URL, core: int, granted: Access) -> Start:
             if started.poll() is not None or time.perf_counter() - start > _PATIENCE_SECONDS:
                 raise RuntimeError("the service does not start")
             time.sleep(0.005)
-        return Start(time.perf_counter() - start, cpu_seconds(started.pid))
+        return Start(time.perf_counter() - start, exact_cpu_seconds(started.pid))

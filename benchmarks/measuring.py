@@ -107,17 +107,15 @@ def _turn(server: Server, kind: Kind, postgres: Postgres) -> tuple[Turn, list[fl
 
 
 def _row(kind: Kind, name: str, mine: list[Turn], base: list[Turn], milliseconds: list[float]) -> Row:
-    # A thread that has ended takes its time with it, and makes nonsense of its turn.
-    pairs = [(turn, other) for turn, other in zip(mine, base, strict=True) if min(turn.cpu, other.cpu) > 0]
     ordered = sorted(milliseconds)
     return Row(
         kind=kind.title,
         server=name,
-        cpu_minimum=round(min(turn.cpu for turn, _ in pairs), 1),
-        cpu_median=round(statistics.median(turn.cpu for turn, _ in pairs), 1),
-        ratio=round(statistics.median(turn.cpu / other.cpu for turn, other in pairs), 3),
-        database_cpu=round(statistics.median(turn.database_cpu for turn, _ in pairs), 1),
-        per_second=round(statistics.median(turn.per_second for turn, _ in pairs)),
+        cpu_minimum=round(min(turn.cpu for turn in mine), 1),
+        cpu_median=round(statistics.median(turn.cpu for turn in mine), 1),
+        ratio=round(statistics.median(turn.cpu / other.cpu for turn, other in zip(mine, base, strict=True)), 3),
+        database_cpu=round(statistics.median(turn.database_cpu for turn in mine), 1),
+        per_second=round(statistics.median(turn.per_second for turn in mine)),
         p50=round(_quantile(ordered, 0.5), 2),
         p99=round(_quantile(ordered, 0.99), 2),
         p999=round(_quantile(ordered, 0.999), 2),
