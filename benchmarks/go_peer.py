@@ -15,6 +15,7 @@ def build(root: Path) -> Path | None:
     folder = root / "var" / "go"
     if not shutil.which("go"):
         return _without("there is no Go here")
+    sys.stderr.write("building the peer in Go\n")
     shutil.copytree(root / "benchmarks" / "peers" / "go", folder, dirs_exist_ok=True)
     plugins = ("protoc-gen-go", "protoc-gen-go-grpc")
     protoc = [sys.executable, "-m", "grpc_tools.protoc", f"-I{sysconfig.get_path('purelib')}", f"-I{root / 'protos'}"]
