@@ -15,7 +15,7 @@ from course.v1 import course_pb2
 
 from benchmarks.calls import Kind, course, prepared
 from benchmarks.servers import PEERS, Server
-from tests.faults.support.linux import exact_cpu_seconds
+from tests.faults.support.linux import ended_children_cpu_seconds, exact_cpu_seconds
 from tests.faults.support.postgres import Postgres
 
 
@@ -127,8 +127,9 @@ def _quantile(ordered: list[float], share: float) -> float:
 
 
 def _database_cpu(postgres: Postgres) -> float:
-    seconds = 0.0
-    for pid in postgres.pids():
+    pids = postgres.pids()
+    seconds = ended_children_cpu_seconds(pids[0])  # such as the workers of a parallel query
+    for pid in pids:
         with contextlib.suppress(OSError):  # it has just ended
             seconds += exact_cpu_seconds(pid)
     return seconds

@@ -41,6 +41,7 @@ _ROUNDS = 5
 _CALLS = 10
 _ORDERS = [f"{field}{direction}" for field in ORDER_FIELDS for direction in ("", " desc")]
 _SEARCH_INDEX = "COURSE_SEARCH_INDEX"
+_BUILD = "build"
 
 # Course n has the number m / SAME, where m is a permutation of n: those of one number lie far apart. The uuids ascend
 # in time, as version 7 does.
@@ -236,7 +237,7 @@ def _add_search_index(url: URL) -> bool:
     if not has_trigrams or _SEARCH_INDEX.removeprefix("COURSE_").lower() not in Settings.model_fields:
         return False
     others = {key: value for key, value in os.environ.items() if not key.startswith("COURSE_")}
-    mine = {"COURSE_DATABASE_URL": url.render_as_string(hide_password=False), _SEARCH_INDEX: "true"}
+    mine = {"COURSE_DATABASE_URL": url.render_as_string(hide_password=False), _SEARCH_INDEX: _BUILD}
     subprocess.run([*SERVICE, "migrate"], cwd=ROOT, env={**others, **mine}, check=True)
     return True
 

@@ -51,6 +51,12 @@ def exact_cpu_seconds(pid: int) -> float:
     return time.clock_gettime((~pid << 3) | _CPUCLOCK_SCHED)  # the clock of a process, clock_getcpuclockid(3)
 
 
+def ended_children_cpu_seconds(pid: int) -> float:
+    """Return the processor time that those processes used which a process has started and which have ended."""
+    user, system = _stat(pid)[13:15]
+    return (int(user) + int(system)) / _TICKS
+
+
 def memory_bytes(pid: int) -> int:
     """Return the memory that a process has resident."""
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE
