@@ -64,8 +64,8 @@ test-failover: $(READY)  ## three PostgreSQLs under Patroni, where it is install
 soak: $(READY)  ## a long run under faults: MINUTES=60 DATABASE=postgresql (or sqlite) REPORT=var/soak.md
 	@$(BIN)/python -m tests.soak --minutes $(MINUTES) --database $(DATABASE) --report $(REPORT)
 
-bench: $(READY)  ## what a call costs beside peers: 2 minutes; SHORT=1: GetCourse, half a minute; AGAINST=main: beside that commit
-	@$(BIN)/python -m benchmarks $(if $(SHORT),--short) --against "$(if $(filter command line environment,$(origin AGAINST)),$(AGAINST))"
+bench: $(READY)  ## what a call costs beside peers (5 minutes); SHORT=1: half a minute; AGAINST=main: and that commit; SIZE=1: a million courses
+	@$(BIN)/python -m benchmarks $(if $(SHORT),--short) $(if $(SIZE),--size) --against "$(if $(filter command line environment,$(origin AGAINST)),$(AGAINST))"
 
 lint: $(READY)  ## ruff: style and formatting
 	@$(BIN)/ruff check

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import statistics
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 from course.v1 import course_pb2
 
-from benchmarks.calls import KINDS, Kind, course, run
+from benchmarks.calls import Kind, course, prepared
 from benchmarks.servers import PEERS, Server
-from tests.faults.support.linux import exact_cpu_seconds
-
-_WARM_UP = 3
-"""How many turns warm a server up."""
+from tests.faults.support.linux import ended_children_cpu_seconds, exact_cpu_seconds
+from tests.faults.support.postgres import Postgres
 
 
 @dataclass(frozen=True)
@@ -41,7 +39,7 @@ class Row:
     cpu_minimum: float
     cpu_median: float
     ratio: float
-    """The median of the rounds' ratios to the service, each of one round."""
+    """The median of the rounds' ratios to the first server, each of one round."""
     database_cpu: float
     per_second: float
     p50: float
@@ -53,64 +51,71 @@ class Row:
         return asdict(self)
 
 
-def measure(servers: list[Server], names: list[str], rounds: int, kinds: Iterable[Kind] = KINDS) -> list[Row]:
-    """Measure each kind of call, with all servers by turns, there and back."""
+def measure(servers: Sequence[Server], rounds: int, kinds: Sequence[Kind], postgres: Postgres) -> list[Row]:
+    """Measure each kind of call; see `measure_kind`."""
     rows: list[Row] = []
-    for kind in kinds:
-        asked = [server for server in servers if server.name not in PEERS or server.name in kind.peers]
-        _say(f"{kind.title}: ")
-        for server in asked:
-            run(server, kind, names, kind.calls * _WARM_UP)
-        turns: dict[str, list[Turn]] = defaultdict(list)
-        taken: dict[str, list[float]] = defaultdict(list)
-        for number in range(rounds):
-            for server in asked if number % 2 else reversed(asked):
-                turn, milliseconds = _turn(server, kind, names)
-                turns[server.name].append(turn)
-                taken[server.name] += milliseconds
-            _say(".")
-        _say("\n")
-        rows += [_row(kind, server.name, turns, taken[server.name]) for server in asked]
+    for number, kind in enumerate(kinds, 1):
+        say(f"{number}/{len(kinds)} ")
+        rows += measure_kind(servers, rounds, kind, postgres)
     return rows
 
 
-def fill(server: Server, courses: int) -> list[str]:
-    """Create courses; returns their names."""
+def measure_kind(servers: Sequence[Server], rounds: int, kind: Kind, postgres: Postgres, warm_up: int = 3) -> list[Row]:
+    """Measure a kind of call, with all servers by turns, there and back; `warm_up` turns warm each up.
+
+    The ratios are to the first server. Raises `grpc.RpcError` if a call by gRPC fails.
+    """
+    asked = [server for server in servers if server.name not in PEERS or server.name in kind.peers]
+    say(f"{kind.title}: ")
+    for server in asked:
+        with prepared(server, kind, kind.calls * warm_up) as make:
+            make()
+    turns: dict[str, list[Turn]] = defaultdict(list)
+    taken: dict[str, list[float]] = defaultdict(list)
+    for number in range(rounds):
+        for server in asked if number % 2 else reversed(asked):
+            turn, milliseconds = _turn(server, kind, postgres)
+            turns[server.name].append(turn)
+            taken[server.name] += milliseconds
+        say(".")
+    say("\n")
+    base = turns[asked[0].name]
+    return [_row(kind, server.name, turns[server.name], base, taken[server.name]) for server in asked]
+
+
+def fill(servers: Sequence[Server], courses: int) -> None:
+    """Create courses, by the first server, for all of them."""
+    first, *_ = servers
     names: list[str] = []
     while len(names) < courses:
         requests = [course_pb2.CreateCourseRequest(course=course()) for _ in range(100)]
-        created = server.courses[0].BatchCreateCourses(
-            course_pb2.BatchCreateCoursesRequest(requests=requests), timeout=30
-        )
+        batch = course_pb2.BatchCreateCoursesRequest(requests=requests)
+        created = first.courses[0].BatchCreateCourses(batch, timeout=30, metadata=first.metadata)
         names += [each.name for each in created.courses]
-    return names
+    for server in servers:
+        server.names[:] = names
 
 
-def _turn(server: Server, kind: Kind, names: list[str]) -> tuple[Turn, list[float]]:
-    database, cpu, start = _database_cpu(), exact_cpu_seconds(server.pid), time.perf_counter()
-    milliseconds = run(server, kind, names, kind.calls)
-    seconds = time.perf_counter() - start
+def _turn(server: Server, kind: Kind, postgres: Postgres) -> tuple[Turn, list[float]]:
+    with prepared(server, kind, kind.calls) as make:
+        database, cpu, start = _database_cpu(postgres), exact_cpu_seconds(server.pid), time.perf_counter()
+        milliseconds = make()
+        seconds = time.perf_counter() - start
+        used, database_used = exact_cpu_seconds(server.pid) - cpu, _database_cpu(postgres) - database
     pieces = kind.calls * kind.per
-    used = exact_cpu_seconds(server.pid) - cpu
-    return (
-        Turn(used / pieces * 1e6, (_database_cpu() - database) / pieces * 1e6, kind.calls / seconds),
-        milliseconds,
-    )
+    return Turn(used / pieces * 1e6, database_used / pieces * 1e6, kind.calls / seconds), milliseconds
 
 
-def _row(kind: Kind, name: str, turns: dict[str, list[Turn]], milliseconds: list[float]) -> Row:
-    mine, base = turns[name], turns["service"]
-    # A thread that has ended takes its time with it, and makes nonsense of its turn.
-    pairs = [(turn, other) for turn, other in zip(mine, base, strict=True) if min(turn.cpu, other.cpu) > 0]
+def _row(kind: Kind, name: str, mine: list[Turn], base: list[Turn], milliseconds: list[float]) -> Row:
     ordered = sorted(milliseconds)
     return Row(
         kind=kind.title,
         server=name,
-        cpu_minimum=round(min(turn.cpu for turn, _ in pairs), 1),
-        cpu_median=round(statistics.median(turn.cpu for turn, _ in pairs), 1),
-        ratio=round(statistics.median(turn.cpu / other.cpu for turn, other in pairs), 3),
-        database_cpu=round(statistics.median(turn.database_cpu for turn, _ in pairs), 1),
-        per_second=round(statistics.median(turn.per_second for turn, _ in pairs)),
+        cpu_minimum=round(min(turn.cpu for turn in mine), 1),
+        cpu_median=round(statistics.median(turn.cpu for turn in mine), 1),
+        ratio=round(statistics.median(turn.cpu / other.cpu for turn, other in zip(mine, base, strict=True)), 3),
+        database_cpu=round(statistics.median(turn.database_cpu for turn in mine), 1),
+        per_second=round(statistics.median(turn.per_second for turn in mine)),
         p50=round(_quantile(ordered, 0.5), 2),
         p99=round(_quantile(ordered, 0.99), 2),
         p999=round(_quantile(ordered, 0.999), 2),
@@ -121,20 +126,17 @@ def _quantile(ordered: list[float], share: float) -> float:
     return ordered[min(len(ordered) - 1, int(len(ordered) * share))]
 
 
-def _database_cpu() -> float:
-    """The CPU of every PostgreSQL of this machine: the benchmark's own is the only one that has work."""
-    seconds = 0.0
-    for process in Path("/proc").iterdir():
-        if process.name.isdigit():
-            try:
-                if (process / "comm").read_text().startswith("postgres"):
-                    seconds += exact_cpu_seconds(int(process.name))
-            except OSError:  # it has just ended
-                continue
+def _database_cpu(postgres: Postgres) -> float:
+    pids = postgres.pids()
+    seconds = ended_children_cpu_seconds(pids[0])  # such as the workers of a parallel query
+    for pid in pids:
+        with contextlib.suppress(OSError):  # it has just ended
+            seconds += exact_cpu_seconds(pid)
     return seconds
 
 
-def _say(text: str) -> None:
+def say(text: str) -> None:
+    """Show progress."""
     sys.stderr.write(text)
     sys.stderr.flush()
 

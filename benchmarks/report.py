@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable
 from html import escape
 from itertools import groupby
@@ -12,13 +13,19 @@ from benchmarks.measuring import Row
 _BAR_HEIGHT, _WIDTH, _LEFT = 18, 720, 330
 
 
-def write(rows: list[Row], folder: Path, about: str) -> None:
+def write(rows: list[Row], folder: Path, about: str, footprint: str) -> None:
     """Write RESULTS.md, and beside it cpu.svg."""
-    parts = ["# What a call costs", "", about, "", "![CPU per call](cpu.svg)", ""]
+    parts = ["# What a call costs", "", paragraph(about), "", "![CPU per call](cpu.svg)", ""]
+    parts += ["## Memory and start", "", paragraph(footprint), ""]
     for kind, group in groupby(rows, key=lambda row: row.kind):
         parts += [f"## {kind}", "", *_table(group), ""]
     (folder / "RESULTS.md").write_text("\n".join(parts))
     (folder / "cpu.svg").write_text(_plot(rows))
+
+
+def paragraph(text: str) -> str:
+    """Return a text in lines as long as those of other pages."""
+    return textwrap.fill(text, 120, break_long_words=False, break_on_hyphens=False)
 
 
 def table(rows: list[Row]) -> str:

@@ -1,6 +1,7 @@
 """A PostgreSQL that can be stopped, killed and frozen."""
 
 import contextlib
+import functools
 import os
 import pwd
 import secrets
@@ -30,16 +31,28 @@ from tests.faults.support import linux
 from tests.faults.support.ports import free_port
 
 _BINARIES = POSTGRES_VERSIONS[TARGET_POSTGRES_VERSION]
+"""Of the wheel."""
 _USER = "pgserver"
 _STOP = {"fast": signal.SIGINT, "immediate": signal.SIGQUIT}
 _TEMPLATE = "migrated"
 
 
-class Postgres:
-    """A server of the tests' own on a loopback port, durable as PostgreSQL is by default; `settings` change that."""
+@functools.cache
+def debian_binaries() -> Path | None:
+    """Return where Debian has the newest PostgreSQL, whose extensions the wheel's lacks."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"), key=lambda path: float(path.parts[-3]))
+    return found[-1].parent if found else None
 
-    def __init__(self, **settings: str) -> None:
+
+class Postgres:
+    """A server of the tests' own on a loopback port, durable as PostgreSQL is by default; `settings` change that.
+
+    Its programs are the wheel's, unless `binaries` has others.
+    """
+
+    def __init__(self, binaries: Path = _BINARIES, /, **settings: str) -> None:
         self.port = free_port()
+        self._binaries = binaries
         self._settings = settings
         self._server: subprocess.Popen[bytes] | None = None
         self._frozen: list[int] = []
@@ -47,7 +60,7 @@ class Postgres:
         self._data = self._directory / "data"
         self._as_user: list[str] = []
         if os.geteuid() == 0:  # which PostgreSQL refuses to run as
-            _let_in(_USER, self._directory)
+            _let_in(_USER, self._directory, binaries)
             # Not by Popen's `user`: that forks, which gRPC's threads in this process do not survive.
             self._as_user = ["setpriv", f"--reuid={_USER}", f"--regid={_USER}", "--clear-groups"]
         self._run("initdb", "--no-sync", "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8", "--username=postgres")
@@ -69,7 +82,7 @@ class Postgres:
             self._server = subprocess.Popen(
                 [
                     *self._as_user,
-                    _BINARIES / "postgres",
+                    self._binaries / "postgres",
                     *("-D", self._data, "-h", "127.0.0.1", "-p", str(self.port), "-k", "", "-c", "max_connections=200"),
                     *options,
                 ],
@@ -96,7 +109,7 @@ class Postgres:
 
     def kill(self) -> None:
         """Kill every process of the server at once, as a crash of the machine would."""
-        pids = self._pids()
+        pids = self.pids()
         self._signal(pids, signal.SIGKILL)
         assert self._server
         self._server.wait(timeout=30)
@@ -106,9 +119,9 @@ class Postgres:
 
     def freeze(self) -> None:
         """Stop every process of the server where it is: connections stay open, and nothing responds."""
-        pids = self._pids()
+        pids = self.pids()
         self._signal(pids[:1], signal.SIGSTOP)  # the parent first, so that no child is born meanwhile
-        self._frozen = self._pids()
+        self._frozen = self.pids()
         self._signal(self._frozen, signal.SIGSTOP)
 
     def thaw(self) -> None:
@@ -139,6 +152,11 @@ class Postgres:
             self.kill()
         shutil.rmtree(self._directory)
 
+    def pids(self) -> list[int]:
+        """Return the processes of the server, its own first."""
+        assert self._server
+        return [self._server.pid, *linux.children(self._server.pid)]
+
     def execute(self, sql: str, database: str = "course") -> Sequence[Row[Any]]:
         """Execute a statement on a connection of its own, outside of any transaction; returns the rows, if any."""
         engine = create_engine(self._url(database), poolclass=NullPool, isolation_level="AUTOCOMMIT")
@@ -164,7 +182,7 @@ class Postgres:
 
     def _run(self, program: str, *arguments: str) -> None:
         subprocess.run(
-            [*self._as_user, _BINARIES / program, *arguments, "-D", self._data],
+            [*self._as_user, self._binaries / program, *arguments, "-D", self._data],
             check=True,
             capture_output=True,
             cwd=self._directory,
@@ -176,10 +194,6 @@ class Postgres:
         except OperationalError:
             return False
 
-    def _pids(self) -> list[int]:
-        assert self._server
-        return [self._server.pid, *linux.children(self._server.pid)]
-
     @staticmethod
     def _signal(pids: Iterator[int] | Sequence[int], number: int) -> None:
         for pid in pids:
@@ -187,11 +201,12 @@ class Postgres:
                 os.kill(pid, number)
 
 
-def _let_in(user: str, directory: Path) -> None:
+def _let_in(user: str, directory: Path, binaries: Path) -> None:
     """Let a user reach PostgreSQL's programs, and give it the directory."""
     ensure_user_exists(user)
-    ensure_prefix_permissions(_BINARIES)
-    for folder in (_BINARIES, _BINARIES.parent / "lib"):
-        ensure_folder_permissions(folder, 0o555)
+    if binaries == _BINARIES:  # everybody may use what the system has
+        ensure_prefix_permissions(binaries)
+        for folder in (binaries, binaries.parent / "lib"):
+            ensure_folder_permissions(folder, 0o555)
     entry = pwd.getpwnam(user)
     os.chown(directory, entry.pw_uid, entry.pw_gid)
