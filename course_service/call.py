@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar, Token
 from dataclasses import dataclass, field
@@ -56,6 +56,8 @@ class Call:
     """What the traces keep of the call until it has ended."""
     is_surplus: bool = False
     """Whether it came in while as many calls of its face waited as may."""
+    leave_place: Callable[[], None] | None = None
+    """Lets another call be worked on while this one waits; to be called when little is left to do after the wait."""
     code: str = "OK"
     """How it ended: the name of a gRPC status code."""
     reason: str = ""
@@ -125,6 +127,13 @@ def deadline_after(seconds: float) -> float:
 def is_working() -> bool:
     """Whether there is a current call."""
     return _current.get() is not None
+
+
+def leave_place() -> None:
+    """Let another call be worked on in the place of the current one, which has little left to do but wait."""
+    call = _current.get()
+    if call is not None and call.leave_place:
+        call.leave_place()
 
 
 def remaining() -> float:

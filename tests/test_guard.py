@@ -416,7 +416,7 @@ def test_a_write_may_take_longer_than_a_read_and_neither_as_long_as_its_caller_l
         left[current_call.current().method] = current_call.remaining()
         raise CourseArchived("courses/a")
 
-    for kind in ("get", "read", "write"):
+    for kind in ("get", "read", "write", "write_at_once"):
         monkeypatch.setattr(Database, kind, look)
     requests: dict[str, dict[str, Any]] = {
         "CreateCourse": {"course": {"title": "x"}},

@@ -39,6 +39,8 @@ _log = logging.getLogger("course_service")
 
 _FLUSH_SECONDS = 1.0
 """How long the last responses may take to leave."""
+_SPARE = 3
+"""How many calls may wait for a query that they share, for each that is worked on."""
 _GRACE_SECONDS = 10.0
 """How long calls under way may take to finish once the service has stopped taking new ones."""
 
@@ -112,7 +114,9 @@ class _Servers:
         self.health = Health(database)
         self._health_servicer = HealthServicer(self.health)
         who = caller_of(guard) if settings.authenticates else None
-        self._threads = CallThreads(settings.threads, max_waiting=settings.max_waiting, caller_of=who)
+        self._threads = CallThreads(
+            settings.threads, spare=_SPARE * settings.threads, max_waiting=settings.max_waiting, caller_of=who
+        )
         tokens = _page_tokens(settings)
         self._grpc, self._grpc_port = make_server(
             settings.grpc_address,

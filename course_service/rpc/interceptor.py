@@ -132,7 +132,14 @@ class _Guarded:
 
     def _call(self, context: grpc.ServicerContext, worker: Worker) -> Call:
         deadline = min(time.monotonic() + context.time_remaining(), worker.arrived + self._most_seconds)
-        return Call("grpc", self._method, arrived=worker.arrived, deadline=deadline, is_surplus=worker.is_surplus)
+        return Call(
+            "grpc",
+            self._method,
+            arrived=worker.arrived,
+            deadline=deadline,
+            is_surplus=worker.is_surplus,
+            leave_place=worker.leave_place,
+        )
 
     def _decoded(self, message: bytes) -> Any:  # noqa: ANN401  # any message
         try:

@@ -34,8 +34,11 @@ class CallThreads(ThreadPoolExecutor):
     grpcio has to be given a ThreadPoolExecutor, of which it calls `submit` only. It takes None for a future, which it
     needs to count calls for `maximum_concurrent_rpcs` and for nothing else.
 
-    A thread whose call waits for its message works on nothing. `replace` starts another in its place, until `retire`
-    ends one of them. So `threads` calls are worked on, however many callers keep theirs waiting.
+    As many calls are worked on at once as there are places. A call that does nothing more but wait for what it shares
+    with others leaves its place (`Worker.leave_place`) to the next; for so many calls there are `spare` threads.
+
+    A thread whose call waits for its message works on nothing either. `replace` adds another thread and a place, until
+    `retire` takes one of each away. So calls are worked on, however many callers keep theirs waiting.
 
     What comes while `max_waiting` calls wait is done at once by a thread that does nothing else, and is told by
     `Worker.is_surplus` to refuse it: the others may all be held up. Without `max_waiting` everything waits.
@@ -46,13 +49,14 @@ class CallThreads(ThreadPoolExecutor):
 
     def __init__(
         self,
-        threads: int,
+        places: int,
         *,
+        spare: int = 0,
         max_waiting: int | None = None,
         name: str = "grpc",
         caller_of: CallerOf | None = None,
     ) -> None:
-        super().__init__(threads)
+        super().__init__(places + spare)
         self._max_waiting = max_waiting
         self._name = name
         self._caller_of = caller_of
@@ -60,11 +64,14 @@ class CallThreads(ThreadPoolExecutor):
         self._surplus: _Tasks = _InOrder()
         self._lock = threading.Lock()
         self._too_many = 0
+        self._places: SimpleQueue[None] = SimpleQueue()
         self._workers: set[Worker] = set()
-        for _ in range(threads):
+        for _ in range(places):
             self.replace()
+        for _ in range(spare):
+            self._start_worker()
         if max_waiting is not None:
-            Worker(self, self._surplus, is_surplus=True, name=f"{name}-surplus").start()
+            Worker(self, self._surplus, SimpleQueue(), is_surplus=True, name=f"{name}-surplus").start()
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:  # noqa: ANN401  # as there
         """Have a task done by the next thread that is free."""
@@ -80,20 +87,18 @@ class CallThreads(ThreadPoolExecutor):
         return self._max_waiting is not None and self._tasks.qsize() >= self._max_waiting
 
     def replace(self) -> None:
-        """Add a thread, in place of one that waits. Raises RuntimeError if the machine has no more."""
-        worker = Worker(self, self._tasks, name=self._name)
-        with self._lock:
-            worker.start()
-            self._workers.add(worker)
+        """Add a thread and a place, because a call waits. Raises RuntimeError if the machine has no more threads."""
+        self._start_worker()
+        self._places.put(None)
 
     def retire(self) -> None:
-        """Have one thread end after its task, because one that was replaced is back."""
+        """Have one thread end after its task, and its place with it, because one that was replaced is back."""
         with self._lock:
             self._too_many += 1
 
     def may_end(self, worker: "Worker") -> bool:
         """Whether a thread is the one that has to end; if so, it has to."""
-        if not self._too_many or worker.is_surplus:
+        if not self._too_many or not worker.has_place or worker.is_surplus:
             return False
         with self._lock:
             if not self._too_many:
@@ -101,6 +106,12 @@ class CallThreads(ThreadPoolExecutor):
             self._too_many -= 1
             self._workers.discard(worker)
             return True
+
+    def _start_worker(self) -> None:
+        worker = Worker(self, self._tasks, self._places, name=self._name)
+        with self._lock:
+            worker.start()
+            self._workers.add(worker)
 
     def close(self, seconds: float) -> None:
         """Let every thread end after the tasks that wait, and wait for them that long at most."""
@@ -123,11 +134,25 @@ class Worker(threading.Thread):
     credentials: Credentials | None = None
     """What its caller has shown, if that has been asked before."""
 
-    def __init__(self, threads: CallThreads, tasks: "_Tasks", *, is_surplus: bool = False, name: str) -> None:
+    has_place = False
+    """Whether it has one of the places to work in."""
+
+    def __init__(
+        self,
+        threads: CallThreads,
+        tasks: "_Tasks",
+        places: "SimpleQueue[None]",
+        *,
+        is_surplus: bool = False,
+        name: str,
+    ) -> None:
         super().__init__(name=name, daemon=True)
         self.threads = threads
         self.is_surplus = is_surplus
         self._tasks = tasks
+        self._places = places
+        if is_surplus:
+            places.put(None)
 
     @staticmethod
     def current() -> "Worker":
@@ -137,19 +162,34 @@ class Worker(threading.Thread):
             raise TypeError(f"{worker.name} is no thread of calls")
         return worker
 
+    def leave_place(self) -> None:
+        """Let another call be worked on, because this one has little more to do once it has waited."""
+        if self.has_place:
+            self.has_place = False
+            self._places.put(None)
+
     def run(self) -> None:
         """Work on one call after the other."""
-        while task := self._tasks.get():
-            self.arrived, self.credentials = task.arrived, task.credentials
-            try:
-                task.function(*task.arguments, **task.named)
-            except BaseException as exception:  # grpcio catches what is an Exception
-                report(exception)
-            self._tasks.done(task)
-            del task  # or it would keep the last call open
-            self.credentials = None
-            if self.threads.may_end(self):
-                return
+        while self._work():
+            pass
+
+    def _work(self) -> bool:
+        """Work on the next call; False if there is none, or if this thread has to end."""
+        if not self.has_place:
+            self._places.get()
+            self.has_place = True
+        task = self._tasks.get()
+        if task is None:
+            self.leave_place()
+            return False
+        self.arrived, self.credentials = task.arrived, task.credentials
+        try:
+            task.function(*task.arguments, **task.named)
+        except BaseException as exception:  # grpcio catches what is an Exception
+            report(exception)
+        self._tasks.done(task)
+        self.credentials = None
+        return not self.threads.may_end(self)
 
 
 class _InOrder(SimpleQueue["_Task | None"]):

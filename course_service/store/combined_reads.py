@@ -62,6 +62,7 @@ class CombinedReads:
         if self._newest is None:
             self._relieve()
         self._waiting.put(read)
+        call.leave_place()
         while not read.answered.acquire(timeout=max(0.0, min(_PATIENCE_SECONDS, read.deadline - time.monotonic()))):
             if read.deadline <= time.monotonic():
                 raise DeadlineExceeded
