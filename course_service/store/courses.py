@@ -66,9 +66,10 @@ _MAX_TRIES = 3
 class CourseRepository:
     """The courses of the database behind one connection."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, *, has_search_index: bool = False) -> None:
         self._connection = connection
         self._dialect = connection.dialect.name
+        self._has_search_index = has_search_index
 
     def get(self, course_id: str, *, lock: bool = False) -> Course | None:
         """Return the course of an id, deleted or not, or None; `lock` keeps other writers out until the end."""
@@ -95,7 +96,8 @@ class CourseRepository:
         """Return the first `limit` courses in an order that come after a place in it."""
         statement = select(*(_FULL if full else _BASIC)).limit(limit)
         if condition is not None:
-            statement = statement.where(Conditions(self._dialect).sql(condition))
+            conditions = Conditions(self._dialect, has_search_index=self._has_search_index)
+            statement = statement.where(conditions.sql(condition))
         if not show_deleted:
             statement = statement.where(CourseRow.state != State.DELETED)
         rows = self._connection.execute(in_order(statement, orders, after, self._dialect))
