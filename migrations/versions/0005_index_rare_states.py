@@ -10,16 +10,14 @@ down_revision: str | None = "0004_create_answers"
 branch_labels: Sequence[str] | None = None
 depends_on: Sequence[str] | None = None
 
-NAME = op.f("ix_courses_rare_state")
-
 
 def upgrade() -> None:
     if op.get_bind().dialect.name != "postgresql":
         return
     with op.get_context().autocommit_block():
-        op.drop_index(NAME, "courses", if_exists=True)  # half-built, perhaps
+        op.drop_index(op.f("ix_courses_rare_state"), "courses", if_exists=True)  # half-built, perhaps
         op.create_index(
-            NAME,
+            op.f("ix_courses_rare_state"),
             "courses",
             ["state", "create_time", "course_id"],
             postgresql_where=sa.text("state IN ('ARCHIVED', 'DELETED')"),
@@ -28,4 +26,4 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    op.drop_index(NAME, "courses", if_exists=True)
+    op.drop_index(op.f("ix_courses_rare_state"), "courses", if_exists=True)

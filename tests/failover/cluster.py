@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import json
 import os
 import shutil
@@ -22,6 +21,7 @@ from sqlalchemy.engine import URL
 from tests.conftest import migrate
 from tests.faults.support import linux
 from tests.faults.support.ports import free_port
+from tests.faults.support.postgres import debian_binaries
 
 LOOPBACK = "127.0.0.1"
 
@@ -45,16 +45,9 @@ def what_is_missing() -> str:
     """Name what has to be installed first, Debian's packages; empty if all is there."""
     programs = {"patroni": "patroni", "etcd": "etcd-server"}
     missing = [package for program, package in programs.items() if not shutil.which(program)]
-    if not _binaries():
+    if not debian_binaries():
         missing.append("postgresql")
     return ", ".join(missing)
-
-
-@functools.cache
-def _binaries() -> Path | None:
-    """Return where Debian has the newest PostgreSQL."""
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"), key=lambda path: float(path.parts[-3]))
-    return found[-1].parent if found else None
 
 
 class Member:
@@ -167,7 +160,7 @@ class Member:
                 "listen": f"{LOOPBACK}:{self.port}",
                 "connect_address": f"{LOOPBACK}:{self.port}",
                 "data_dir": str(self._directory / "data"),
-                "bin_dir": str(_binaries()),
+                "bin_dir": str(debian_binaries()),
                 "pgpass": str(self._directory / "pgpass"),
                 "authentication": {"superuser": login, "replication": login, "rewind": login},
                 "pg_hba": [f"host all all {LOOPBACK}/32 trust", f"host replication all {LOOPBACK}/32 trust"],

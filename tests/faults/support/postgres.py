@@ -1,6 +1,7 @@
 """A PostgreSQL that can be stopped, killed and frozen."""
 
 import contextlib
+import functools
 import os
 import pwd
 import secrets
@@ -35,11 +36,19 @@ _STOP = {"fast": signal.SIGINT, "immediate": signal.SIGQUIT}
 _TEMPLATE = "migrated"
 
 
+@functools.cache
+def debian_binaries() -> Path | None:
+    """Return where Debian has the newest PostgreSQL, which comes with the extensions that the wheel's lacks."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"), key=lambda path: float(path.parts[-3]))
+    return found[-1].parent if found else None
+
+
 class Postgres:
     """A server of the tests' own on a loopback port, durable as PostgreSQL is by default; `settings` change that."""
 
-    def __init__(self, **settings: str) -> None:
+    def __init__(self, binaries: Path = _BINARIES, **settings: str) -> None:
         self.port = free_port()
+        self._binaries = binaries
         self._settings = settings
         self._server: subprocess.Popen[bytes] | None = None
         self._frozen: list[int] = []
@@ -69,7 +78,7 @@ class Postgres:
             self._server = subprocess.Popen(
                 [
                     *self._as_user,
-                    _BINARIES / "postgres",
+                    self._binaries / "postgres",
                     *("-D", self._data, "-h", "127.0.0.1", "-p", str(self.port), "-k", "", "-c", "max_connections=200"),
                     *options,
                 ],
@@ -164,7 +173,7 @@ class Postgres:
 
     def _run(self, program: str, *arguments: str) -> None:
         subprocess.run(
-            [*self._as_user, _BINARIES / program, *arguments, "-D", self._data],
+            [*self._as_user, self._binaries / program, *arguments, "-D", self._data],
             check=True,
             capture_output=True,
             cwd=self._directory,
@@ -188,7 +197,7 @@ class Postgres:
 
 
 def _let_in(user: str, directory: Path) -> None:
-    """Let a user reach PostgreSQL's programs, and give it the directory."""
+    """Let a user reach the programs of the wheel's PostgreSQL, and give it the directory."""
     ensure_user_exists(user)
     ensure_prefix_permissions(_BINARIES)
     for folder in (_BINARIES, _BINARIES.parent / "lib"):
