@@ -171,7 +171,7 @@ def hostile(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         database.write(lambda stored: stored.courses.add_all(COURSES))
         if request.param == "indexed":
             migrate_and("build", url)
-            # Or PostgreSQL would read a table of this size as a whole; what it is kept from looks costly, so it would compile.
+            # Or PostgreSQL would read a table of this size as a whole, and compile what then looks costly.
             for setting in ("enable_seqscan", "enable_indexscan", "jit"):
                 execute(url, f"ALTER DATABASE {url.database} SET {setting} = off")
             database.close()

@@ -24,12 +24,12 @@ def in_order(statement: Select[Any], orders: Sequence[Order], after: Place | Non
     if after is None:
         return statement
     first, first_descending = columns[0]
-    # This is implied by the condition below, but lets an index be used.
-    statement = statement.where(first <= place[0] if first_descending else first >= place[0])
     if len({descending for _, descending in columns}) == 1:
         here = tuple_(*(column for column, _ in columns))
         there = tuple_(*(literal(value, column.type) for (column, _), value in zip(columns, place, strict=True)))
         return statement.where(here < there if first_descending else here > there)
+    # This is implied by the condition below, but lets an index be used.
+    statement = statement.where(first <= place[0] if first_descending else first >= place[0])
     further = []
     for index, (column, descending) in enumerate(columns):
         same = [columns[before][0] == place[before] for before in range(index)]

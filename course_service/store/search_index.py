@@ -24,9 +24,12 @@ IS_VALID = func.coalesce(
 _TABLE = CourseRow.__tablename__
 _IS_INSTALLED = text("SELECT count(*) > 0 FROM pg_available_extensions WHERE name = 'pg_trgm'")
 _SCHEMA = text("SELECT quote_ident(extnamespace::regnamespace::text) FROM pg_extension WHERE extname = 'pg_trgm'")
-_STATISTICS = 400
-"""How many courses the planner looks at to tell how many have a word; PostgreSQL's default of 100 misses one word in
-three that 1 % of the courses have, and reads all of these then, where the first page would do."""
+_PENDING_KILOBYTES = 512
+"""How much writes may leave for later, which every search reads; of PostgreSQL's default of 4 MB that takes 30 ms."""
+_STATISTICS = 200
+"""How many courses the planner looks at to tell how many have a word. With PostgreSQL's default of 100 it takes a third
+of the words that 1 % of the courses have to be rare, and has all of these read where the first page would do; with more,
+planning takes longer (about 2 µs for each)."""
 
 
 class SearchIndexUnavailable(StartupError):
@@ -77,7 +80,8 @@ def _extension(connection: Connection) -> str:
 def _build(connection: Connection, schema: str) -> None:
     searched = SEARCHED.compile(dialect=connection.dialect, compile_kwargs={"literal_binds": True})
     for statement in (
-        f"CREATE INDEX CONCURRENTLY {SEARCH_INDEX} ON {_TABLE} USING gin (({searched}) {schema}.gin_trgm_ops)",
+        f"CREATE INDEX CONCURRENTLY {SEARCH_INDEX} ON {_TABLE} USING gin (({searched}) {schema}.gin_trgm_ops)"
+        f" WITH (gin_pending_list_limit = {_PENDING_KILOBYTES})",
         f"ALTER INDEX {SEARCH_INDEX} ALTER COLUMN 1 SET STATISTICS {_STATISTICS}",
         f"ANALYZE {_TABLE}",
     ):
