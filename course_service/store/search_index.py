@@ -28,8 +28,8 @@ _PENDING_KILOBYTES = 512
 """How much writes may leave for later, which every search reads; of PostgreSQL's default of 4 MB that takes 30 ms."""
 _STATISTICS = 200
 """How many courses the planner looks at to tell how many have a word. With PostgreSQL's default of 100 it takes a third
-of the words that 1 % of the courses have to be rare, and has all of these read where the first page would do; with more,
-planning takes longer (about 2 µs for each)."""
+of the words that 1 % of the courses have to be rare, and has all of these read where the first page would do. With
+more, planning takes longer, about 2 µs for each."""
 
 
 class SearchIndexUnavailable(StartupError):
@@ -79,9 +79,10 @@ def _extension(connection: Connection) -> str:
 
 def _build(connection: Connection, schema: str) -> None:
     searched = SEARCHED.compile(dialect=connection.dialect, compile_kwargs={"literal_binds": True})
+    column = f"({searched}) {schema}.gin_trgm_ops"
+    options = f"gin_pending_list_limit = {_PENDING_KILOBYTES}"
     for statement in (
-        f"CREATE INDEX CONCURRENTLY {SEARCH_INDEX} ON {_TABLE} USING gin (({searched}) {schema}.gin_trgm_ops)"
-        f" WITH (gin_pending_list_limit = {_PENDING_KILOBYTES})",
+        f"CREATE INDEX CONCURRENTLY {SEARCH_INDEX} ON {_TABLE} USING gin ({column}) WITH ({options})",
         f"ALTER INDEX {SEARCH_INDEX} ALTER COLUMN 1 SET STATISTICS {_STATISTICS}",
         f"ANALYZE {_TABLE}",
     ):
