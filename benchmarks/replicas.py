@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 import grpc
 from course.v1 import course_pb2_grpc
 
-from benchmarks.calls import Kind, get, run
+from benchmarks.calls import Kind, get, prepared
 from benchmarks.measuring import fill
 from benchmarks.servers import CONNECTIONS, ROOT, Server
 from tests.faults.support.linux import exact_cpu_seconds
@@ -62,9 +62,9 @@ def main() -> None:
         with contextlib.ExitStack() as stack:
             replicas = [stack.enter_context(contextlib.closing(_replica(postgres))) for _ in range(3)]
             ways = [stack.enter_context(_way(name, replicas[:number])) for number in (1, 2, 3) for name in _ways()]
-            names = fill(ways[0].server, 1000)
-            turns = _measure(ways, names, rounds)
-            lines = [_line(way, turns[number], names) for number, way in enumerate(ways)]
+            fill([way.server for way in ways], 1000)
+            turns = _measure(ways, rounds)
+            lines = [_line(way, turns[number]) for number, way in enumerate(ways)]
     finally:
         postgres.close()
     table = "\n".join("| " + " | ".join(line) + " |" for line in (_HEAD, ["---"] * len(_HEAD), *lines))
@@ -111,16 +111,16 @@ def _way(name: str, replicas: list[Service]) -> Iterator[Way]:
         options = [("grpc.service_config", config), ("grpc.use_local_subchannel_pool", 1)]
         channels = [stack.enter_context(grpc.insecure_channel(target, options)) for target in targets]
         stubs = tuple(map(course_pb2_grpc.CourseServiceStub, channels))
-        yield Way(name, Server(name, replicas[0].pid, stubs), replicas, running)
+        yield Way(name, Server(name, replicas[0].pid, stubs, http_port=0, token=""), replicas, running)
 
 
-def _measure(ways: list[Way], names: list[str], rounds: int) -> dict[int, list[Turn]]:
+def _measure(ways: list[Way], rounds: int) -> dict[int, list[Turn]]:
     """All ways by turns, there and back, after one turn that warms up."""
     turns: dict[int, list[Turn]] = defaultdict(list)
     for number in range(rounds + 1):
         order = list(enumerate(ways))
         for which, way in order if number % 2 else reversed(order):
-            turn = _turn(way, names)
+            turn = _turn(way)
             if number:
                 turns[which].append(turn)
         sys.stderr.write(".")
@@ -129,24 +129,24 @@ def _measure(ways: list[Way], names: list[str], rounds: int) -> dict[int, list[T
     return turns
 
 
-def _turn(way: Way, names: list[str]) -> Turn:
+def _turn(way: Way) -> Turn:
     def used() -> tuple[float, float, float]:
         service = sum(exact_cpu_seconds(replica.pid) for replica in way.replicas)
         return service, exact_cpu_seconds(way.envoy.pid) if way.envoy else 0.0, time.process_time()
 
-    before, start = used(), time.perf_counter()
-    run(way.server, _GET, names, _CALLS)
-    seconds = time.perf_counter() - start
-    costs = [(after - earlier) / _CALLS * 1e6 for after, earlier in zip(used(), before, strict=True)]
+    with prepared(way.server, _GET, _CALLS) as make:
+        before, start = used(), time.perf_counter()
+        make()
+        seconds = time.perf_counter() - start
+        costs = [(after - earlier) / _CALLS * 1e6 for after, earlier in zip(used(), before, strict=True)]
     return Turn(_CALLS / seconds, *costs)
 
 
-def _line(way: Way, turns: list[Turn], names: list[str]) -> list[str]:
+def _line(way: Way, turns: list[Turn]) -> list[str]:
     def median(field: str) -> str:
-        # A thread that has ended takes its time with it, and makes nonsense of its turn.
-        return f"{statistics.median(getattr(turn, field) for turn in turns if turn.service > 0):,.0f}"
+        return f"{statistics.median(getattr(turn, field) for turn in turns):,.0f}"
 
-    shares = ", ".join(f"{share:.0%}" for share in _spread(way, names))
+    shares = ", ".join(f"{share:.0%}" for share in _spread(way))
     envoys = median("envoy") if way.envoy else "-"
     return [
         str(len(way.replicas)),
@@ -159,7 +159,7 @@ def _line(way: Way, turns: list[Turn], names: list[str]) -> list[str]:
     ]
 
 
-def _spread(way: Way, names: list[str]) -> list[float]:
+def _spread(way: Way) -> list[float]:
     """The shares of the replicas in the calls of a turn, by their logs."""
 
     def counts() -> list[int]:
@@ -167,7 +167,8 @@ def _spread(way: Way, names: list[str]) -> list[float]:
         return [len(replica.calls()) for replica in way.replicas]
 
     before = counts()
-    run(way.server, _GET, names, _CALLS)
+    with prepared(way.server, _GET, _CALLS) as make:
+        make()
     return [(after - earlier) / _CALLS for after, earlier in zip(counts(), before, strict=True)]
 
 

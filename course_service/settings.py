@@ -92,6 +92,8 @@ class Settings(BaseModel):
     """How many of the traces that begin here are recorded; in the others the caller has decided."""
     database_session_settings: bool = True
     """Ask PostgreSQL for time limits and UTC when connecting; PgBouncer refuses that, so there they go on the role."""
+    search_index: Literal["keep", "build", "drop"] = "keep"
+    """What `migrate` does, besides, about the index that makes searches for words fast on PostgreSQL."""
     page_token_secret: Annotated[str, Field(min_length=MIN_SECRET_LENGTH)] = Field(DEVELOPMENT_SECRET, repr=False)
     """Signs the page tokens of lists; all replicas must have the same, and nobody else."""
     page_token_secret_file: str = ""

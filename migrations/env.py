@@ -20,7 +20,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 
 from course_service.settings import load_settings
 from course_service.startup import StartupError
-from course_service.store import faults
+from course_service.store import faults, search_index
 from course_service.store.database import check_encoding
 from course_service.store.engines import postgresql_engine, sqlite_engine
 from course_service.store.models import Base, exists_on
@@ -109,6 +109,8 @@ def migrated(engine: Engine, deadline: float) -> bool:
         with engine.connect() as connection, turn(connection, deadline):
             check_encoding(connection)
             migrate(connection)
+            connection.commit()  # what it has read may have begun a transaction
+            search_index.arrange(connection, context.config.attributes.get("search_index", "keep"))
     except OperationalError as error:
         if not faults.is_locked(error) or time.monotonic() > deadline:
             raise

@@ -14,12 +14,18 @@ _PACKAGE = Path(__file__).parent.parent
 
 
 def main() -> int:
-    """Run the migrations that the database lacks; returns the exit code. Raises `StartupError`."""
+    """Run the migrations that the database lacks, and build or drop the search index if the settings say so.
+
+    Returns the exit code. Raises `StartupError`.
+    """
+    settings = load_settings()
+    configuration = migrations()
+    configuration.attributes["search_index"] = settings.search_index
     try:
-        command.upgrade(migrations(), "head")
+        command.upgrade(configuration, "head")
     except CommandError as error:
         raise StartupError(str(error)) from None
-    open_database(load_settings(), connections=1).close()  # what the service would refuse is refused here
+    open_database(settings, connections=1).close()  # what the service would refuse is refused here
     return 0
 
 

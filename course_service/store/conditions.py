@@ -5,6 +5,7 @@ Every condition is true or false, never NULL, so that NOT turns it around: what 
 
 import dataclasses
 import operator
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -40,17 +41,24 @@ _OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
 }
 
 # What a service of before 0002 stores while it still runs has no search text; case then counts beyond ASCII.
-_SEARCHED = case(
+SEARCHED = case(
     (CourseRow.search_text != "", CourseRow.search_text),
     else_=func.lower(CourseRow.title + "\x1f" + CourseRow.code + "\x1f" + CourseRow.description),
 )
 
 
-class Conditions:
-    """Writes conditions in the words of one database, `postgresql` or `sqlite`."""
+"""What a word is searched in."""
 
-    def __init__(self, dialect: str) -> None:
+_HAS_TRIGRAM = re.compile(r"[^\W_]{3}")
+"""What pg_trgm surely makes a trigram of: for a text without any, it would read the whole index."""
+
+
+class Conditions:
+    """Writes conditions in the words of one database, `postgresql` or `sqlite`, that has a search index or not."""
+
+    def __init__(self, dialect: str, *, has_search_index: bool = False) -> None:
         self._on_postgresql = dialect == "postgresql"
+        self._has_search_index = has_search_index
 
     def sql(self, condition: Condition) -> Sql:  # noqa: C901  # one case for each kind of condition
         """Write a condition."""
@@ -62,7 +70,7 @@ class Conditions:
             case Not(part):
                 return not_(self.sql(part))
             case Search(text):
-                return self._contains(_SEARCHED, text.casefold())
+                return self._found(text.casefold())
             case Present():
                 return self._present(condition)
             case Comparison(field="subjects"):
@@ -83,6 +91,12 @@ class Conditions:
                 return getattr(CourseRow, condition.field) == condition.value  # type: ignore[no-any-return]
             case Comparison():
                 return self._compare(getattr(CourseRow, condition.field), condition)
+
+    def _found(self, text: str) -> Sql:
+        if self._has_search_index and _HAS_TRIGRAM.search(text):
+            return SEARCHED.contains(text, autoescape=True)  # LIKE can use the index
+        # Without it, LIKE would have PostgreSQL read every course to find a word that it wrongly takes to be rare.
+        return self._contains(SEARCHED, text)
 
     def _present(self, condition: Present) -> Sql:
         match condition:

@@ -68,9 +68,10 @@ _MAX_TRIES = 3
 class CourseRepository:
     """The courses of the database behind one connection."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, *, has_search_index: bool = False) -> None:
         self._connection = connection
         self._dialect = connection.dialect.name
+        self._has_search_index = has_search_index
 
     def get(self, course_id: str, *, lock: bool = False) -> Course | None:
         """Return the course of an id, deleted or not, or None; `lock` keeps other writers out until the end."""
@@ -99,7 +100,8 @@ class CourseRepository:
             self._dialect, tuple(orders), after_place=after is not None, show_deleted=show_deleted, full=full
         )
         if condition is not None:
-            statement = statement.where(Conditions(self._dialect).sql(condition))
+            conditions = Conditions(self._dialect, has_search_index=self._has_search_index)
+            statement = statement.where(conditions.sql(condition))
         rows = self._connection.execute(statement, {"limit": limit, **place_parameters(after or ())}).all()
         return [Course(*row) for row in rows]
 

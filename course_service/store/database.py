@@ -24,7 +24,7 @@ from course_service import call
 from course_service.course import Course
 from course_service.errors import DatabaseUnavailable, DeadlineExceeded
 from course_service.startup import StartupError
-from course_service.store import faults
+from course_service.store import faults, search_index
 from course_service.store.combined_reads import CombinedReads
 from course_service.store.courses import CourseRepository
 from course_service.store.engines import LOCK_TIMEOUT_MS, PostgresqlConnection, postgresql_engine, sqlite_engine
@@ -41,7 +41,7 @@ _PAUSE_SECONDS = 0.05
 
 _NOTHING = contextlib.nullcontext()
 
-_READ_ONLY = select(func.current_setting("transaction_read_only"))
+_READ_ONLY_AND_INDEXED = select(func.current_setting("transaction_read_only"), search_index.IS_VALID)
 # Empty reads of every column, in one statement with the revision: they fail if a table or column is missing.
 _REVISION: Select[Any] = select(literal_column("version_num")).select_from(text("alembic_version"))
 _SCHEMA = _REVISION.add_columns(
@@ -114,6 +114,7 @@ class Database:
             self._checker = postgresql_engine(url, pool_size=1, **common)
             self._transaction = self._postgresql_transaction
         self._sqlite_turn = threading.Semaphore()
+        self._has_search_index = False  # as of the last check, for the operator may build and drop it at any time
         self._combined = CombinedReads(self._read)
 
     def get(self, course_id: str) -> Course | None:
@@ -135,7 +136,7 @@ class Database:
     def _read(self, work: Callable[[CourseRepository], _T]) -> _T:
         def attempt() -> _T:
             with self._connect(self._reader) as connection:
-                return work(CourseRepository(connection))
+                return work(CourseRepository(connection, has_search_index=self._has_search_index))
 
         return self._try(attempt)
 
@@ -247,8 +248,10 @@ class Database:
     def _schema_revision(self) -> str | None:
         with self._checker.connect() as connection:
             check_encoding(connection)
-            if connection.dialect.name == "postgresql" and connection.execute(_READ_ONLY).scalar() == "on":
-                raise DatabaseReadOnly
+            if connection.dialect.name == "postgresql":
+                read_only, self._has_search_index = connection.execute(_READ_ONLY_AND_INDEXED).one()
+                if read_only == "on":
+                    raise DatabaseReadOnly
             try:
                 row = connection.execute(_SCHEMA).first()
             except DBAPIError as error:

@@ -29,12 +29,12 @@ def in_order(statement: Select[Any], orders: Sequence[Order], dialect: str, *, a
     if not after_place:
         return statement
     first, first_value, first_descending = columns[0]
-    # This is implied by the condition below, but lets an index be used.
-    statement = statement.where(first <= first_value if first_descending else first >= first_value)
     if len({descending for *_, descending in columns}) == 1:
         here = tuple_(*(column for column, *_ in columns))
         there = tuple_(*(value for _, value, _ in columns))
         return statement.where(here < there if first_descending else here > there)
+    # This is implied by the condition below, but lets an index be used.
+    statement = statement.where(first <= first_value if first_descending else first >= first_value)
     further = []
     for index, (column, value, descending) in enumerate(columns):
         same = [other == its_value for other, its_value, _ in columns[:index]]
