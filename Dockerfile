@@ -8,6 +8,8 @@ RUN /opt/venv/bin/python -m pip install --no-cache-dir --disable-pip-version-che
 FROM python:3.13-slim
 # Nothing is written at run time, so the root file system may be read-only.
 ENV PATH=/opt/venv/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
+# Each thread of many would keep memory of its own that it has freed.
+ENV MALLOC_ARENA_MAX=2
 # In a container, loopback is reached by nobody.
 ENV COURSE_GRPC_ADDRESS=0.0.0.0:50051 COURSE_HTTP_ADDRESS=0.0.0.0:8080 COURSE_HEALTH_ADDRESS=0.0.0.0:50052
 WORKDIR /app

@@ -103,6 +103,7 @@ def settings(url: URL, granted: Access) -> dict[str, str]:
         "COURSE_HTTP_ADDRESS": "127.0.0.1:0",
         "COURSE_METRICS_ADDRESS": "127.0.0.1:0",
         "COURSE_DRAIN_SECONDS": "0",
+        "MALLOC_ARENA_MAX": "2",  # as in the image
     }
 
 
