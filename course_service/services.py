@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Protocol
 
-import uuid_utils.compat
+import uuid_utils
 
 from course_service.course import COLLECTION, Course, State
 from course_service.errors import (
@@ -305,7 +305,7 @@ def _change(courses: CourseRepository, request: _OnOneCourse, step: _Step) -> Co
 
 
 def _new_course(fields: CourseCreate, course_id: str) -> Course:
-    uid = str(uuid_utils.compat.uuid7())
+    uid = str(uuid_utils.uuid7())
     now = datetime.now(UTC)
     return Course(
         uid=uid,

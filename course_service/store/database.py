@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import psycopg2
-from pydantic_core import from_json
+from pydantic_core import from_json, to_json
 from sqlalchemy import Connection, Engine, QueuePool, Select, func, literal_column, select, text
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError
@@ -101,7 +101,8 @@ class Database:
             "isolation_level": "AUTOCOMMIT",
             "skip_autocommit_rollback": True,
             "max_overflow": 0,
-            "json_deserializer": from_json,  # several times faster than json.loads
+            "json_deserializer": from_json,  # several times faster than the standard library's, both
+            "json_serializer": lambda value: to_json(value).decode(),
         }
         if url.drivername == "sqlite":
             self._reader = sqlite_engine(url, pool_size=connections, **common)

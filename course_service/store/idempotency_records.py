@@ -112,8 +112,10 @@ class IdempotencyRecords:
 
 
 def _to_json(outcome: Outcome) -> str:
+    if not outcome.created:
+        return _COURSES.dump_json(list(outcome.courses)).decode()
     courses = _COURSES.dump_python(list(outcome.courses), mode="json")
-    return to_json([{**course, "created": True} if outcome.created else course for course in courses]).decode()
+    return to_json([{**course, "created": True} for course in courses]).decode()
 
 
 def _from_json(text: str) -> Outcome:

@@ -32,8 +32,10 @@ def _json_line(level: int, ended: float, call: Call, seconds: float) -> str:
     """Write a call as one object, which lacks what is empty. It has the same as the text."""
     often = _members(level, call.method, call.face, call.caller, call.code, call.reason)
     line = f'{{"time":"{timestamp(ended)}",{often},"duration_ms":{seconds * 1000:.2f}'
+    if not (call.request_id or call.course or call.trace_id or call.error_id or call.cause):  # as of most reads
+        return line + "}\n"
     seldom = {name: value for name in _SELDOM if (value := getattr(call, name))}
-    return f"{line},{json_line(seldom)[1:]}" if seldom else line + "}\n"
+    return f"{line},{json_line(seldom)[1:]}"
 
 
 _SELDOM = ("request_id", "course", "trace_id", "error_id", "cause")
