@@ -25,12 +25,14 @@ from course_service.rpc import watchdog
 from course_service.rpc.health import HealthServicer
 from course_service.rpc.server import MAX_STREAMS, make_server
 from course_service.rpc.threads import CallThreads
+from course_service.store.courses import CourseRepository
 from course_service.store.database import Database
 from tests.conftest import TOKENS, Service
 from tests.support.failures import Failure, grpc_failure, http_failure
 from tests.support.waiting import until
 
 THREADS = 2
+SPARE = 2
 WAITING = 3
 
 
@@ -57,7 +59,7 @@ class Small:
 @pytest.fixture
 def small(database: Database) -> Iterator[Small]:
     guard, health = Guard(), Health(database)
-    threads = CallThreads(THREADS, max_waiting=WAITING)
+    threads = CallThreads(THREADS, spare=SPARE, max_waiting=WAITING)
     server, port = make_server("127.0.0.1:0", database, TOKENS, HealthServicer(health), guard, threads)
     server.start()
     places = Places(THREADS, max_waiting=WAITING)
@@ -118,6 +120,32 @@ def test_more_calls_than_a_connection_may_have_wait_for_each_other(service: Serv
         call.add_done_callback(lambda _: room.release())
         ended.append(call)
     assert {call.code() for call in ended} == {grpc.StatusCode.NOT_FOUND}
+
+
+def test_calls_that_wait_for_a_query_they_share_leave_their_places(
+    small: Small, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release, begun = threading.Event(), queue.SimpleQueue[int]()
+
+    def wait(*_: object) -> None:
+        begun.put(1)
+        assert release.wait(20)
+
+    def find_none(*_: object, **__: object) -> dict[str, object]:
+        wait()
+        return {}
+
+    monkeypatch.setattr(CourseRepository, "get", wait)
+    monkeypatch.setattr(CourseRepository, "get_many", find_none)
+    get = small.courses.GetCourse
+    request = course_pb2.GetCourseRequest(name="courses/a")
+    waiting = [get.future(request, timeout=20)]  # alone, it keeps its place
+    begun.get(timeout=5)
+    waiting += [get.future(request, timeout=20) for _ in range(SPARE)]
+    begun.get(timeout=5)
+    assert list(small.courses.ListCourses(course_pb2.ListCoursesRequest(), timeout=5).courses) == []
+    release.set()
+    assert {call.code() for call in waiting} == {grpc.StatusCode.NOT_FOUND}
 
 
 def test_a_request_too_many_is_refused_at_once_by_http_too(
@@ -195,7 +223,7 @@ def test_silent_calls_hold_nobody_up_and_their_threads_come_back(small: Small) -
     done.set()
     # The threads that took their places end after the next calls.
     deadline = time.monotonic() + 10
-    while len(small.threads._workers) > THREADS:
+    while len(small.threads._workers) > THREADS + SPARE:
         assert time.monotonic() < deadline
         grpc_failure(small.get)
     until(lambda: threading.active_count() <= before)
@@ -220,7 +248,7 @@ def test_no_more_threads_are_replaced_than_may_and_the_longest_silent_call_makes
     while sum(call.done() for call in calls) < 12 - THREADS - 3:
         most = max(most, len(small.threads._workers))
         threading.Event().wait(0.002)
-    assert THREADS < most <= THREADS + 3 + 1  # one that was cancelled is perhaps on its way back
+    assert THREADS + SPARE < most <= THREADS + SPARE + 3 + 1  # one that was cancelled is perhaps on its way back
     assert {call.code() for call in calls if call.done()} == {grpc.StatusCode.CANCELLED}
     for call in calls:
         call.cancel()
