@@ -45,8 +45,6 @@ SEARCHED = case(
     (CourseRow.search_text != "", CourseRow.search_text),
     else_=func.lower(CourseRow.title + "\x1f" + CourseRow.code + "\x1f" + CourseRow.description),
 )
-
-
 """What a word is searched in."""
 
 _HAS_TRIGRAM = re.compile(r"[^\W_]{3}")
