@@ -114,7 +114,7 @@ def test_a_call_too_many_is_refused_at_once_though_every_thread_is_held_up(
 def test_more_calls_than_a_connection_may_have_wait_for_each_other(service: Service) -> None:
     """grpc's core would refuse those that come while others have ended and are not forgotten yet."""
     room, ended = threading.Semaphore(3 * MAX_STREAMS), []
-    for number in range(1_500):
+    for number in range(600):
         assert room.acquire(timeout=20)
         call = service.courses.GetCourse.future(course_pb2.GetCourseRequest(name=f"courses/a-{number}"), timeout=20)
         call.add_done_callback(lambda _: room.release())
