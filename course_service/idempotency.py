@@ -60,7 +60,8 @@ def write_once(
     Raises what the work raises, and `RequestIdReused`.
 
     `known` is the result, if it is determined before the work. Such work can be retried even without a request_id,
-    because it recognises its own courses. Of it, `is_one_statement` says that it writes by its first statement alone.
+    because it recognises its own courses. `is_one_statement` says that such work writes by its first statement alone;
+    so without a request_id it needs no transaction.
     """
     this_call = call.current()
     this_call.request_id = request.request_id

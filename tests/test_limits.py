@@ -201,7 +201,12 @@ def test_a_call_that_has_waited_longer_than_it_has_time_left_is_given_up(
 # How long a message may take
 
 
-def test_silent_calls_hold_nobody_up_and_their_threads_come_back(small: Small) -> None:
+@pytest.mark.parametrize("shared_seconds", [0, 60])
+def test_silent_calls_hold_nobody_up_and_their_threads_come_back(
+    small: Small, database: Database, monkeypatch: pytest.MonkeyPatch, shared_seconds: float
+) -> None:
+    """Also if every call of the others leaves its place, because it shares a query."""
+    monkeypatch.setattr(database._combined, "_shared_until", time.monotonic() + shared_seconds)
     small.threads._max_waiting = 100
     before = threading.active_count()
     done = threading.Event()

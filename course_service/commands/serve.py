@@ -27,6 +27,7 @@ from course_service.rpc.server import make_health_server, make_server
 from course_service.rpc.threads import CallThreads
 from course_service.settings import DEVELOPMENT_SECRET, MIN_SECRET_LENGTH, Settings, load_settings
 from course_service.startup import StartupError
+from course_service.store.combined_reads import MAX_READERS
 from course_service.store.database import Database
 from course_service.telemetry.logs import log_in_background
 from course_service.telemetry.telemetry import Telemetry, open_telemetry
@@ -76,8 +77,9 @@ def serve(settings: Settings, telemetry: Telemetry) -> None:
     signal.signal(signal.SIGINT, on_signal)
     _allow_connections()
 
-    # A connection for every thread that may ask: gRPC's and HTTP's.
-    database = open_database(settings, connections=2 * settings.threads, watch=telemetry.watch)
+    # A connection for every call that is worked on by gRPC and by HTTP, and for the reads that calls share.
+    connections = 2 * settings.threads + MAX_READERS
+    database = open_database(settings, connections=connections, watch=telemetry.watch)
     access = open_access(settings)
     guard = Guard(identify=access.identify, authorise=access.authorise, begin=telemetry.begin, observe=telemetry.end)
     servers = _Servers(settings, guard, access.tls, database, on_end=stop.set)

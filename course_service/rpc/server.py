@@ -39,7 +39,8 @@ _OPTIONS = [
     ("grpc.max_metadata_size", MAX_METADATA_BYTES),
     ("grpc.absolute_max_metadata_size", MAX_METADATA_BYTES),
     ("grpc.max_concurrent_streams", MAX_STREAMS),
-    # It would count calls that have just ended too, and refuse callers who keep within the limit.
+    # It would count calls that have just ended too, and refuse callers who keep within the limit. Those who reset calls
+    # all the time are bounded by how many calls may wait for a thread.
     ("grpc.http.overload_protection", 0),
     ("grpc.max_connection_age_grace_ms", 30_000),
     ("grpc.max_connection_idle_ms", 600_000),

@@ -1,10 +1,11 @@
 """The threads that gRPC's calls are worked on in."""
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple, TypeAlias
 
 from course_service.guard.internal import report
@@ -34,8 +35,8 @@ class CallThreads(ThreadPoolExecutor):
     grpcio has to be given a ThreadPoolExecutor, of which it calls `submit` only. It takes None for a future, which it
     needs to count calls for `maximum_concurrent_rpcs` and for nothing else.
 
-    As many calls are worked on at once as there are places. A call that does nothing more but wait for what it shares
-    with others leaves its place (`Worker.leave_place`) to the next; for so many calls there are `spare` threads.
+    As many calls are worked on at once as there are places. A call that waits for what it shares with others leaves its
+    place (`Worker.leave_place`) to the next, unless as many have as there are `spare` threads.
 
     A thread whose call waits for its message works on nothing either. `replace` adds another thread and a place, until
     `retire` takes one of each away. So calls are worked on, however many callers keep theirs waiting.
@@ -64,14 +65,19 @@ class CallThreads(ThreadPoolExecutor):
         self._surplus: _Tasks = _InOrder()
         self._lock = threading.Lock()
         self._too_many = 0
-        self._places: SimpleQueue[None] = SimpleQueue()
+        self.places: SimpleQueue[None] = SimpleQueue()
+        """An entry for each place that no thread has."""
+        self.spare: SimpleQueue[None] = SimpleQueue()
+        """An entry for each call more that may leave its place."""
+        for _ in range(spare):
+            self.spare.put(None)
         self._workers: set[Worker] = set()
         for _ in range(places):
             self.replace()
         for _ in range(spare):
             self._start_worker()
         if max_waiting is not None:
-            Worker(self, self._surplus, SimpleQueue(), is_surplus=True, name=f"{name}-surplus").start()
+            Worker(self, self._surplus, is_surplus=True, name=f"{name}-surplus").start()
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:  # noqa: ANN401  # as there
         """Have a task done by the next thread that is free."""
@@ -89,16 +95,16 @@ class CallThreads(ThreadPoolExecutor):
     def replace(self) -> None:
         """Add a thread and a place, because a call waits. Raises RuntimeError if the machine has no more threads."""
         self._start_worker()
-        self._places.put(None)
+        self.places.put(None)
 
     def retire(self) -> None:
-        """Have one thread end after its task, and its place with it, because one that was replaced is back."""
+        """Have one thread end when it takes a place, and the place with it, because one that was replaced is back."""
         with self._lock:
             self._too_many += 1
 
     def may_end(self, worker: "Worker") -> bool:
-        """Whether a thread is the one that has to end; if so, it has to."""
-        if not self._too_many or not worker.has_place or worker.is_surplus:
+        """Whether a thread, which has just taken a place, is the one that has to end; if so, it has to."""
+        if not self._too_many:
             return False
         with self._lock:
             if not self._too_many:
@@ -108,7 +114,7 @@ class CallThreads(ThreadPoolExecutor):
             return True
 
     def _start_worker(self) -> None:
-        worker = Worker(self, self._tasks, self._places, name=self._name)
+        worker = Worker(self, self._tasks, name=self._name)
         with self._lock:
             worker.start()
             self._workers.add(worker)
@@ -117,8 +123,7 @@ class CallThreads(ThreadPoolExecutor):
         """Let every thread end after the tasks that wait, and wait for them that long at most."""
         with self._lock:
             workers = list(self._workers)
-        for _ in workers:
-            self._tasks.put(None)
+        self._tasks.put(None)
         self._surplus.put(None)
         deadline = time.monotonic() + seconds
         for worker in workers:
@@ -137,22 +142,11 @@ class Worker(threading.Thread):
     has_place = False
     """Whether it has one of the places to work in."""
 
-    def __init__(
-        self,
-        threads: CallThreads,
-        tasks: "_Tasks",
-        places: "SimpleQueue[None]",
-        *,
-        is_surplus: bool = False,
-        name: str,
-    ) -> None:
+    def __init__(self, threads: CallThreads, tasks: "_Tasks", *, is_surplus: bool = False, name: str) -> None:
         super().__init__(name=name, daemon=True)
         self.threads = threads
         self.is_surplus = is_surplus
         self._tasks = tasks
-        self._places = places
-        if is_surplus:
-            places.put(None)
 
     @staticmethod
     def current() -> "Worker":
@@ -163,24 +157,37 @@ class Worker(threading.Thread):
         return worker
 
     def leave_place(self) -> None:
-        """Let another call be worked on, because this one has little more to do once it has waited."""
+        """Let another call be worked on while this one waits, if few enough have left their places."""
         if self.has_place:
-            self.has_place = False
-            self._places.put(None)
+            with contextlib.suppress(Empty):
+                self.threads.spare.get_nowait()
+                self.has_place = False
+                self.threads.places.put(None)
 
     def run(self) -> None:
         """Work on one call after the other."""
-        while self._work():
-            pass
+        if self.is_surplus:
+            while self._work():
+                pass
+            return
+        while True:
+            self.threads.places.get()
+            if self.threads.may_end(self):
+                return
+            self.has_place = True
+            while self.has_place:
+                if not self._work():
+                    self.threads.places.put(None)
+                    return
+                if self.has_place and self.threads.may_end(self):
+                    return
+            self.threads.spare.put(None)
 
     def _work(self) -> bool:
-        """Work on the next call; False if there is none, or if this thread has to end."""
-        if not self.has_place:
-            self._places.get()
-            self.has_place = True
+        """Work on the next call; False if there is none."""
         task = self._tasks.get()
         if task is None:
-            self.leave_place()
+            self._tasks.put(None)  # for the other threads too
             return False
         self.arrived, self.credentials = task.arrived, task.credentials
         try:
@@ -189,7 +196,7 @@ class Worker(threading.Thread):
             report(exception)
         self._tasks.done(task)
         self.credentials = None
-        return not self.threads.may_end(self)
+        return True
 
 
 class _InOrder(SimpleQueue["_Task | None"]):

@@ -1,4 +1,4 @@
-"""The queries on courses. Works inside a transaction that somebody else opens and ends."""
+"""The queries on courses. Whether they are in a transaction is decided by who calls."""
 
 from __future__ import annotations
 
@@ -108,8 +108,8 @@ class CourseRepository:
     def add(self, course: Course) -> None:
         """Store a new course; one that an earlier, cut-off try of the same call has stored is left as it is.
 
-        Raises `CourseAlreadyExists`, `CourseIdHeldByDeletedCourse`, `ExternalIdInUse`; the transaction must not be
-        committed then.
+        Raises `CourseAlreadyExists`, `CourseIdHeldByDeletedCourse`, `ExternalIdInUse`; a transaction must not be
+        committed then. Without external ids it is one statement, which without a transaction has written nothing then.
         """
         for conflict in self._add([course]).values():
             raise conflict()

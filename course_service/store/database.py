@@ -77,7 +77,7 @@ class DatabaseReadOnly(StartupError):
 
 
 class Repositories:
-    """What a transaction works with: the repositories of its connection."""
+    """What a use case works with: the repositories of its connection."""
 
     def __init__(self, connection: Connection) -> None:
         self.courses = CourseRepository(connection)
@@ -85,7 +85,7 @@ class Repositories:
 
 
 class Database:
-    """The courses' database, for `connections` threads at once, and one more that checks it.
+    """The courses' database, by so many `connections` at once, and one more that checks it.
 
     A use case is one call of `read` or `write`, with a function that gets the repositories to work with. It may be
     called again when its first try was cut off, but never after the deadline of the current call.
@@ -96,7 +96,7 @@ class Database:
     ) -> None:
         self._url = url
         self._watch = watch
-        # Nothing begins a transaction but `write`: a read is one round trip, with no BEGIN and no ROLLBACK.
+        # Only `write` and `try_out` begin a transaction: a read is one round trip, with no BEGIN and no ROLLBACK.
         common: dict[str, Any] = {
             "isolation_level": "AUTOCOMMIT",
             "skip_autocommit_rollback": True,

@@ -53,6 +53,11 @@ class _Cursor(psycopg2.extensions.cursor):
             query = "BEGIN;" + query
         super().execute(query, vars)
 
+    def executemany(self, query: Any, vars_list: Any) -> None:  # noqa: ANN401  # the driver's own
+        if self.connection.begins:  # the driver's own way goes past `execute`
+            self.execute("SELECT 1")
+        super().executemany(query, vars_list)
+
 
 def postgresql_engine(url: URL, *, session_settings: bool = True, **options: Any) -> Engine:  # noqa: ANN401  # create_engine's own
     """Make an engine that finds the host that accepts writes, notices a dead peer, and asks for `SESSION_SETTINGS`."""

@@ -323,7 +323,8 @@ def deadlines_hold(figures: Slow) -> None:
     assert figures.response_late <= 0.05 + figures.noise.allowance, figures
     assert figures.worker_late <= 0.2 + figures.noise.allowance, figures
     assert figures.statement_left <= 2 + figures.noise.allowance, figures
-    assert figures.codes <= {"DEADLINE_EXCEEDED", "CANCELLED"}, figures
+    # UNAVAILABLE: a create of one statement, of which nobody knows whether the database will do it yet.
+    assert figures.codes <= {"DEADLINE_EXCEEDED", "CANCELLED", "UNAVAILABLE"}, figures
 
 
 @contextlib.contextmanager
