@@ -112,7 +112,8 @@ class Freeze:
 
     @property
     def slowest_health(self) -> float:
-        return max(sample.seconds for sample in self.samples if sample.is_health)
+        """From the freeze on: before it the first calls connect too, all callers at once."""
+        return max(sample.seconds for sample in self.samples if sample.is_health and self.phase(sample) != "before")
 
     @property
     def normal_after(self) -> float:
