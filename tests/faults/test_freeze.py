@@ -112,8 +112,11 @@ class Freeze:
 
     @property
     def slowest_health(self) -> float:
-        """From the freeze on: before it the first calls connect too, all callers at once."""
-        return max(sample.seconds for sample in self.samples if sample.is_health and self.phase(sample) != "before")
+        """Of all calls but the first of each kind: these connect too, all callers at once."""
+        first: dict[str, float] = {}
+        for sample in self.samples:
+            first[sample.kind] = min(sample.start, first.get(sample.kind, sample.start))
+        return max(sample.seconds for sample in self.samples if sample.is_health and sample.start > first[sample.kind])
 
     @property
     def normal_after(self) -> float:
