@@ -72,11 +72,20 @@ def guard_by_turns() -> None:
 
 
 @fault
-def no_watchdog() -> None:
-    """Wait for a call's message as long as the caller likes, and do nothing else meanwhile."""
-    for name in ("begin", "end"):
-        put("course_service.rpc.watchdog:Watchdog", name, lambda *_: None)
-    put("course_service.rpc.watchdog:Watchdog", "next_message", lambda _, messages, *__: next(messages, None))
+def certificate_always_new() -> None:
+    """Tell grpc's core at every handshake that there is a new certificate."""
+
+    def for_grpc(self: Any) -> grpc.ServerCredentials:
+        newest = self._files.current.for_grpc
+        return grpc.dynamic_ssl_server_credentials(newest, lambda: newest)
+
+    put("course_service.auth.tls:Tls", "for_grpc", for_grpc)
+
+
+@fault
+def wait_in_the_thread() -> None:
+    """Have a call's thread wait for its message, as long as the caller likes."""
+    put("course_service.rpc.threads", "receive_of", lambda _: None)
 
 
 @fault
