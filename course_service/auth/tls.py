@@ -43,10 +43,24 @@ class Tls:
         return self._files.current.not_after
 
     def for_grpc(self) -> grpc.ServerCredentials:
-        """Return what gRPC listens with. It asks at every handshake whether there is something new."""
+        """Return what gRPC listens with. It asks at every handshake whether there is something new.
+
+        If there is, grpc's core frees what handshakes that begin at the same moment may still read
+        (https://github.com/grpc/grpc/issues/36693). So the same files must not be said to be new each time.
+        """
+        shown = self._files.current.for_grpc
+
+        def newer() -> grpc.ServerCertificateConfiguration | None:
+            nonlocal shown
+            newest = self._files.current.for_grpc
+            if newest is shown:
+                return None
+            shown = newest
+            return newest
+
         return grpc.dynamic_ssl_server_credentials(
-            self._files.current.for_grpc,
-            lambda: self._files.current.for_grpc,
+            shown,
+            newer,  # type: ignore[arg-type]  # its types leave out the None that it is documented to take
             require_client_authentication=self.asks_clients,
         )
 
