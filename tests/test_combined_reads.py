@@ -2,6 +2,7 @@
 
 import dataclasses
 import threading
+import time
 from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
@@ -146,6 +147,65 @@ def test_what_comes_while_a_query_runs_shares_the_next_one(
     assert stored.queries[2].course_ids == {"a", "b", "nope"}
     stored.queries[0].respond()
     assert alone.result(5) == shared.result(5) == course("a")
+
+
+class Clock:
+    """Time that passes in sleeps only, each of them longer by what the machine is late."""
+
+    def __init__(self, late: float) -> None:
+        self._late = late
+        self._now = time.monotonic()
+        self.slept = 0
+        self.on_sleep: Callable[[], object] = lambda: None
+
+    def monotonic(self) -> float:
+        return self._now
+
+    def sleep(self, seconds: float) -> None:
+        self.slept += 1
+        self._now += seconds + self._late
+        self.on_sleep()
+
+
+@pytest.mark.parametrize(
+    ("together", "late", "moments"),
+    [(4, 0.001, 0), (5, 0.0, 1), (5, 0.001, 3), (5, 0.1, 1)],
+    ids=["few calls", "an idle machine", "a busy machine", "a machine that stands still"],
+)
+def test_after_many_calls_a_query_waits_for_more_while_the_machine_is_busy(
+    stored: Stored,
+    combined: CombinedReads,
+    callers: Callers,
+    monkeypatch: pytest.MonkeyPatch,
+    together: int,
+    late: float,
+    moments: int,
+) -> None:
+    query, alone, shared = hold(stored, callers)
+    many = [callers("b") for _ in range(together)]
+    waiting(combined, together)
+    clock = Clock(late)
+    monkeypatch.setattr(combined_reads, "time", clock)
+    query.respond()
+    first = stored.query(2)
+    assert clock.slept == 0
+    on_their_way: list[Future[Course | None]] = []
+
+    def another() -> None:
+        on_their_way.append(callers("nope"))
+        waiting(combined, clock.slept)
+
+    clock.on_sleep = another
+    last = callers("a")
+    waiting(combined, 1)
+    first.respond()
+    stored.query(3).respond()
+    assert stored.queries[3].course_ids == ({"a", "nope"} if moments else {"a"})
+    assert clock.slept == moments
+    stored.queries[0].respond()
+    assert [each.result(5) for each in many] == [course("b")] * together
+    assert [each.result(5) for each in on_their_way] == [None] * moments
+    assert alone.result(5) == shared.result(5) == last.result(5) == course("a")
 
 
 def test_a_call_sees_what_was_stored_before_it_came(stored: Stored, combined: CombinedReads, callers: Callers) -> None:
