@@ -5,7 +5,7 @@ A face makes a `Call` of what comes in and passes these steps, in this order:
 1. `observed`: from here on the call is the current one; when it has ended, however it ended, it is observed once (the
    log has one line of it).
 2. `entered`: who calls (identify), may they (authorise), is there room (admit), is there time (deadline). None of these
-   looks at the request's message or body. HTTP's probes alone do not enter.
+   reads the request's body. HTTP's probes alone do not enter.
 3. The work, which `call.remaining()` bounds by the call's deadline.
 4. `failed`: whatever was raised becomes the error's status.
 """
@@ -61,14 +61,12 @@ class Guard:
     def identified(self, call: Call, credentials: Credentials) -> str:
         """Say who calls before the call's turn comes, so that callers can take turns; empty if it is not known.
 
-        It is not asked again when the call enters, unless it is not known: then `entered` says why. Whether the caller
-        may make the call is noted too, because a call that will be refused need not wait for its message.
+        It is not asked again when the call enters, unless it is not known: then `entered` says why.
         """
         try:
-            credentials.caller = call.caller = self._identify(call, credentials)
-            self._authorise(call)
+            credentials.caller = self._identify(call, credentials)
         except CourseError:
-            credentials.is_welcome = False
+            return ""
         return credentials.caller
 
     def entered(self, call: Call, credentials: Credentials) -> AbstractContextManager[None]:

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import grpc
 from google.protobuf.message import DecodeError
 from google.rpc import code_pb2, status_pb2
+from grpc._server import _Context  # what grpcio itself makes for each call, once it has a thread
 from grpc_status import rpc_status
 
 from course_service.call import STREAM_SECONDS, UNKNOWN_METHOD, Call, is_read, most_seconds
 from course_service.errors import DeadlineExceeded, MethodUnknown, RequestMalformed
 from course_service.guard.guard import Guard, forget_frames
 from course_service.guard.steps import Credentials
-from course_service.rpc.messages import Arguments, Messages, context_of
 from course_service.rpc.threads import CallerOf, CallThreads, Worker
 from course_service.rpc.watchdog import LARGE_BYTES, Watchdog
 
@@ -66,7 +66,7 @@ class GuardInterceptor(grpc.ServerInterceptor):
         method = _method(path)
         seconds = most_seconds(method)
         decode, encode = handler.request_deserializer, handler.response_serializer
-        # A single message comes as a stream too, so that the guard decides when to read, and how much.
+        # A single message comes as a stream too, so that the guard decides when to read, and how long to wait.
         if handler.unary_unary is not None:
             unary = _Unary(self._guard, method, handler.unary_unary, self._watchdog, seconds, decode, encode)
             return grpc.stream_unary_rpc_method_handler(unary)
@@ -97,9 +97,9 @@ class _Credentials(Credentials):
 def caller_of(guard: Guard) -> CallerOf:
     """Make what says who calls, by what grpcio has its threads do."""
 
-    def shown(arguments: Arguments) -> tuple[str, Credentials]:
-        _, event, *_ = arguments
-        credentials = _Credentials(context_of(arguments))
+    def shown(arguments: tuple[Any, ...]) -> tuple[str, Credentials]:
+        _, event, state, *_ = arguments  # grpcio's own; a test holds it to them
+        credentials = _Credentials(_Context(event, state, None))
         call = Call("grpc", _method(event.call_details.method.decode()))
         return guard.identified(call, credentials), credentials
 
@@ -163,22 +163,18 @@ class _Guarded:
 class _OneMessage(_Guarded):
     """A method whose calls have one message."""
 
-    def receive(self, arguments: Arguments, then: Callable[[Arguments, int], None]) -> None:
-        """Receive the messages of a call before it takes a thread: one, and of a write a second, if there is one.
+    def _read(self, messages: Iterator[bytes], context: grpc.ServicerContext, worker: Worker) -> Any:  # noqa: ANN401  # any message
+        """Read the message. Raises `RequestMalformed` if there is none, or two, or it cannot be decoded.
 
         A method that only reads is not asked for a second one: to see that there is none costs a tenth of a GetCourse,
         and there is nothing that a second one could spoil.
         """
-        Messages(arguments, 1 if self._is_read else 2, self._watchdog, then).receive()
-
-    def _request(self, messages: Sequence[bytes], context: grpc.ServicerContext) -> Any:  # noqa: ANN401  # any message
-        """Decode the message. Raises `RequestMalformed` if there is none, or two, or it cannot be decoded."""
-        if not messages:
-            if not context.is_active():  # the caller has left, or the watchdog has ended the call
+        message = self._watchdog.next_message(messages, context, worker)
+        if message is None:
+            if not context.is_active():  # the watchdog has ended it
                 raise grpc.RpcError
             raise RequestMalformed("A unary call has one message; this one has none.")
-        message, *more = messages
-        if more:
+        if not self._is_read and self._watchdog.next_message(messages, context, worker) is not None:
             raise RequestMalformed("A unary call has one message; this one has more.")
         return self._decoded(message)
 
@@ -186,13 +182,13 @@ class _OneMessage(_Guarded):
 class _Unary(_OneMessage):
     """A unary method's way through the guard."""
 
-    def __call__(self, messages: Sequence[bytes], context: grpc.ServicerContext) -> object:
+    def __call__(self, messages: Iterator[bytes], context: grpc.ServicerContext) -> object:
         worker = Worker.current()
         call, credentials = self._call(context, worker), worker.credentials or _Credentials(context)
         with self._guard.observed(call, credentials):
             try:
                 with self._guard.entered(call, credentials):
-                    request = self._request(messages, context)
+                    request = self._read(messages, context, worker)
                     if not self._is_read:
                         call.note_request_id(getattr(request, "request_id", ""))
                     _check_deadline(call)
@@ -220,14 +216,14 @@ class _Updates(_OneMessage):
     experimental_non_blocking = True
 
     def __call__(
-        self, messages: Sequence[bytes], context: grpc.ServicerContext, send: Callable[[object], None]
+        self, messages: Iterator[bytes], context: grpc.ServicerContext, send: Callable[[object], None]
     ) -> None:
         worker = Worker.current()
         call, credentials = self._call(context, worker), worker.credentials or _Credentials(context)
         with self._guard.observed(call, credentials):
             try:
                 with self._guard.entered(call, credentials):
-                    self._behavior(self._request(messages, context), context, send)  # type: ignore[call-arg]  # see above
+                    self._behavior(self._read(messages, context, worker), context, send)  # type: ignore[call-arg]  # see above
                 return  # noqa: TRY300  # as above
             except BaseException as exception:
                 status = self._failed(call, context, exception)

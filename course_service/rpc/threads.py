@@ -11,13 +11,6 @@ from typing import Any, NamedTuple, TypeAlias
 from course_service.guard.internal import report
 from course_service.guard.steps import Credentials
 from course_service.guard.turns import Turns
-from course_service.rpc.messages import Arguments, receive_of
-
-LARGE_BYTES = 1 << 16
-"""From what size on the messages of calls that wait are counted together; so many smaller ones are as much as that."""
-MAX_WAITING_BYTES = 64 << 20
-"""What the large messages of all calls that wait for a thread may have together."""
-_PAUSE_SECONDS = 0.01
 
 
 class _Task(NamedTuple):
@@ -25,15 +18,14 @@ class _Task(NamedTuple):
 
     arrived: float
     function: Callable[..., object]
-    arguments: Arguments
+    arguments: tuple[object, ...]
+    named: dict[str, object]
     caller: str = ""
     credentials: Credentials | None = None
     """What the caller has shown, if it has been asked who calls."""
-    bytes: int = 0
-    """How large the call's message is, if it is large."""
 
 
-CallerOf: TypeAlias = Callable[[Arguments], tuple[str, Credentials]]
+CallerOf: TypeAlias = Callable[[tuple[Any, ...]], tuple[str, Credentials]]
 """Says who calls, by the arguments of a task, and what it goes by. Raises nothing."""
 
 
@@ -43,14 +35,14 @@ class CallThreads(ThreadPoolExecutor):
     grpcio has to be given a ThreadPoolExecutor, of which it calls `submit` only. It takes None for a future, which it
     needs to count calls for `maximum_concurrent_rpcs` and for nothing else.
 
-    A call waits for a thread once its message has been received (`messages.py`), so who sends none holds none.
-
     As many calls are worked on at once as there are places. A call that waits for what it shares with others leaves its
     place (`Worker.leave_place`) to the next, unless as many have as there are `spare` threads.
 
-    What comes while `max_waiting` calls wait, or has a large message while those that wait have too many bytes, is done
-    at once by a thread that does nothing else, and is told by `Worker.is_surplus` to refuse it: the others may all be
-    held up. Without `max_waiting` everything waits.
+    A thread whose call waits for its message works on nothing either. `replace` adds another thread and a place, until
+    `retire` takes one of each away. So calls are worked on, however many callers keep theirs waiting.
+
+    What comes while `max_waiting` calls wait is done at once by a thread that does nothing else, and is told by
+    `Worker.is_surplus` to refuse it: the others may all be held up. Without `max_waiting` everything waits.
 
     If it is known who calls (`caller_of`), callers take turns, and what is refused is the last call of the one that has
     most waiting. Otherwise calls keep their order.
@@ -67,79 +59,74 @@ class CallThreads(ThreadPoolExecutor):
     ) -> None:
         super().__init__(places + spare)
         self._max_waiting = max_waiting
+        self._name = name
         self._caller_of = caller_of
         self._tasks: _Tasks = _InTurn() if caller_of else _InOrder()
         self._surplus: _Tasks = _InOrder()
-        self._receiving: set[int] = set()
-        """The ids of tasks whose calls' messages are being received. Not the tasks: they would keep their calls."""
         self._lock = threading.Lock()
-        self._waiting_bytes = 0
+        self._too_many = 0
         self.places: SimpleQueue[None] = SimpleQueue()
         """An entry for each place that no thread has."""
         self.spare: SimpleQueue[None] = SimpleQueue()
         """An entry for each call more that may leave its place."""
-        for _ in range(places):
-            self.places.put(None)
         for _ in range(spare):
             self.spare.put(None)
-        self._workers = [Worker(self, self._tasks, name=name) for _ in range(places + spare)]
+        self._workers: set[Worker] = set()
+        for _ in range(places):
+            self.replace()
+        for _ in range(spare):
+            self._start_worker()
         if max_waiting is not None:
             Worker(self, self._surplus, is_surplus=True, name=f"{name}-surplus").start()
-        for worker in self._workers:
-            worker.start()
 
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **_: Any) -> Future[Any]:  # noqa: ANN401  # as there
-        """Have a task done, once its call's message is there, by the next thread that is free."""
-        caller, credentials = self._caller_of(args) if self._caller_of else ("", None)
-        task = _Task(time.monotonic(), fn, args, caller, credentials)
-        receive = receive_of(args)
-        if self.is_full() and not self._tasks.may_displace(task):
-            self._surplus.put(task)
-        elif receive is None or (credentials and not credentials.is_welcome):  # it is refused, whatever it brings
-            self._put(task)
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:  # noqa: ANN401  # as there
+        """Have a task done by the next thread that is free."""
+        task = _Task(time.monotonic(), fn, args, kwargs, *(self._caller_of(args) if self._caller_of else ()))
+        if self.is_full():
+            self._surplus.put(self._tasks.displace(task))
         else:
-
-            def go_on(arguments: Arguments, size: int) -> None:
-                self._receiving.discard(id(task))
-                self._put(task._replace(arguments=arguments, bytes=size if size >= LARGE_BYTES else 0))
-
-            self._receiving.add(id(task))
-            receive(args, go_on)
+            self._tasks.put(task)
         return None  # type: ignore[return-value]  # see above
 
     def is_full(self) -> bool:
         """Whether as many calls wait for a thread as may."""
         return self._max_waiting is not None and self._tasks.qsize() >= self._max_waiting
 
-    def _put(self, task: _Task) -> None:
-        if task.bytes and not self._has_room(task.bytes):
-            self._surplus.put(task)
-        elif self.is_full():
-            self._surplus.put(self._tasks.displace(task))
-        else:
-            self._tasks.put(task)
+    def replace(self) -> None:
+        """Add a thread and a place, because a call waits. Raises RuntimeError if the machine has no more threads."""
+        self._start_worker()
+        self.places.put(None)
 
-    def _has_room(self, size: int) -> bool:
-        """Whether the large messages of calls that wait may have so many bytes more; if so, they have."""
+    def retire(self) -> None:
+        """Have one thread end when it takes a place, and the place with it, because one that was replaced is back."""
         with self._lock:
-            if self._max_waiting is not None and self._waiting_bytes + size > MAX_WAITING_BYTES:
+            self._too_many += 1
+
+    def may_end(self, worker: "Worker") -> bool:
+        """Whether a thread, which has just taken a place, is the one that has to end; if so, it has to."""
+        if not self._too_many:
+            return False
+        with self._lock:
+            if not self._too_many:
                 return False
-            self._waiting_bytes += size
+            self._too_many -= 1
+            self._workers.discard(worker)
             return True
 
-    def give_back(self, size: int) -> None:
-        """Note that a call with a large message waits no longer."""
+    def _start_worker(self) -> None:
+        worker = Worker(self, self._tasks, name=self._name)
         with self._lock:
-            self._waiting_bytes -= size
+            worker.start()
+            self._workers.add(worker)
 
     def close(self, seconds: float) -> None:
-        """Let every thread end after the tasks that there are, and wait for them that long at most."""
-        deadline = time.monotonic() + seconds
-        while self._receiving and time.monotonic() < deadline:
-            time.sleep(_PAUSE_SECONDS)
+        """Let every thread end after the tasks that wait, and wait for them that long at most."""
+        with self._lock:
+            workers = list(self._workers)
         self._tasks.put(None)
         self._surplus.put(None)
-        for worker in self._workers:
+        deadline = time.monotonic() + seconds
+        for worker in workers:
             worker.join(max(0.0, deadline - time.monotonic()))
 
 
@@ -185,10 +172,14 @@ class Worker(threading.Thread):
             return
         while True:
             self.threads.places.get()
+            if self.threads.may_end(self):
+                return
             self.has_place = True
             while self.has_place:
                 if not self._work():
                     self.threads.places.put(None)
+                    return
+                if self.has_place and self.threads.may_end(self):
                     return
             self.threads.spare.put(None)
 
@@ -199,10 +190,8 @@ class Worker(threading.Thread):
             self._tasks.put(None)  # for the other threads too
             return False
         self.arrived, self.credentials = task.arrived, task.credentials
-        if task.bytes:
-            self.threads.give_back(task.bytes)
         try:
-            task.function(*task.arguments)
+            task.function(*task.arguments, **task.named)
         except BaseException as exception:  # grpcio catches what is an Exception
             report(exception)
         self._tasks.done(task)
@@ -212,10 +201,6 @@ class Worker(threading.Thread):
 
 class _InOrder(SimpleQueue["_Task | None"]):
     """Tasks in the order in which they came."""
-
-    def may_displace(self, _: _Task) -> bool:
-        """Whether a task may take the room of another, when there is room for no more: no."""
-        return False
 
     def displace(self, task: _Task) -> _Task:
         """Find a task to refuse, when there is room for no more: this one."""
@@ -240,11 +225,6 @@ class _InTurn:
             with self._lock:
                 self._turns.add(task.caller, task)
         self._waiting.put(task is not None)
-
-    def may_displace(self, task: _Task) -> bool:
-        """Whether a task may take the room of another, when there is room for no more."""
-        with self._lock:
-            return self._turns.may_displace(task.caller)
 
     def displace(self, task: _Task) -> _Task:
         """Find a task to refuse, when there is room for no more: the last of the caller that has most."""

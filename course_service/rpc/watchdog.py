@@ -1,62 +1,66 @@
-"""Bounds what a caller can keep waiting: grpcio itself waits without limit for a message, and for a reader."""
+"""Bounds what a caller can keep waiting: grpcio itself waits for a message without limit, and a thread with it."""
 
 from __future__ import annotations
 
 import threading
 import time
-from typing import Protocol
+from collections.abc import Iterator
 
 import grpc
 
+from course_service import call
 from course_service.guard.internal import report
+from course_service.rpc.threads import CallThreads, Worker
 
-_MAX_RECEIVING = 200
-"""How many calls may wait for their messages at once. For one more, the one that has waited longest is cancelled."""
+LEAST_SECONDS = 0.05
+"""What a message may take once its call has a thread, even if the call has waited for one until its time was over."""
+_PATIENCE_SECONDS = 0.01
+"""How long a thread waits for a message before another takes its place."""
+_MAX_REPLACED = 200
+"""How many threads are replaced at once. For one more, the call that has waited longest is cancelled first."""
 LARGE_BYTES = 1 << 16
 """From what size on a response is watched: what is smaller, callers take in by themselves."""
 READ_SECONDS = 10.0
 """How long a caller may take to read a large response."""
 MAX_UNREAD_BYTES = 64 << 20
 """What all large responses that have not been read may hold together. If it is more, those that wait longest go."""
-_PAUSE_SECONDS = 0.05
-"""How late a call is cancelled at most."""
-
-
-class _Call(Protocol):
-    """What can be cancelled: the call itself, or its context."""
-
-    def cancel(self) -> object: ...
+_PAUSE_SECONDS = 0.01
+_LONG_PAUSE_SECONDS = 0.1
+"""How late a call is cancelled at most, if nobody waits for it."""
 
 
 class Watchdog:
-    """Cancels calls whose time is up, from a thread of its own."""
+    """Replaces threads that wait for a message, and cancels calls whose time is up, from a thread of its own."""
 
     def __init__(self) -> None:
-        self._receiving: set[Watched] = set()
-        """Calls whose messages have not come."""
+        self._waiting: dict[grpc.ServicerContext, tuple[Worker, float]] = {}
+        """By call: the thread that waits for its message, and since when."""
+        self._replaced: dict[grpc.ServicerContext, Watched] = {}
+        """By call: what has waited so long that another thread is in its thread's place."""
         self._others: set[Watched] = set()
         """Streams and large responses."""
         self._begun = threading.Event()
         threading.Thread(target=self._run, name="watchdog", daemon=True).start()
 
-    def message(self, call: _Call, seconds: float) -> Watched:
-        """Begin to watch over a call whose message may take some seconds to come."""
-        if len(self._receiving) >= _MAX_RECEIVING:
-            longest = min(tuple(self._receiving), key=lambda other: other.deadline, default=None)
-            if longest:
-                self.end(longest)
-                longest.cancel()
-        watched = Watched(self, self._receiving, call, seconds)
-        self.begin(watched)
-        return watched
+    def next_message(self, messages: Iterator[bytes], context: grpc.ServicerContext, worker: Worker) -> bytes | None:
+        """Wait for the next message of a call; None if there is none, or if it did not come in time."""
+        self._waiting[context] = worker, time.monotonic()
+        if not self._begun.is_set():
+            self._begun.set()
+        try:
+            return next(messages, None)
+        finally:
+            if self._waiting.pop(context, None) is None:
+                self._replaced.pop(context)
+                worker.threads.retire()
 
     def stream(self, context: grpc.ServicerContext, seconds: float) -> Watched:
         """Watch over a stream, or over what is sent on it, that may take some seconds."""
-        return Watched(self, self._others, context, seconds)
+        return Watched(self, context, time.monotonic() + seconds)
 
     def response(self, context: grpc.ServicerContext, size: int) -> None:
         """Watch over a large response until its call has ended."""
-        watched = Watched(self, self._others, context, READ_SECONDS, size=size)
+        watched = Watched(self, context, time.monotonic() + READ_SECONDS, size=size)
         self.begin(watched)
         if not context.add_callback(lambda: self.end(watched)):
             self.end(watched)
@@ -72,18 +76,18 @@ class Watchdog:
 
     def begin(self, watched: Watched) -> None:
         """Begin to watch."""
-        watched.among.add(watched)
+        self._others.add(watched)
         if not self._begun.is_set():
             self._begun.set()
 
     def end(self, watched: Watched) -> None:
         """End to watch."""
-        watched.among.discard(watched)
+        self._others.discard(watched)
 
     def _run(self) -> None:
         while True:
-            if not (self._receiving or self._others):
-                self._begun.wait()
+            if not self._waiting:
+                self._begun.wait(_LONG_PAUSE_SECONDS if self._others or self._replaced else None)
             self._begun.clear()
             time.sleep(_PAUSE_SECONDS)  # at every turn: most messages are there at once, and not worth a look each
             self._look_safely()
@@ -96,31 +100,48 @@ class Watchdog:
 
     def _look(self) -> None:
         now = time.monotonic()
-        for watched in (*self._receiving, *self._others):
+        for watched in (*self._others, *self._replaced.copy().values()):
             if watched.deadline <= now:
                 watched.cancel()
+        for context, (worker, since) in self._waiting.copy().items():
+            if now - since >= _PATIENCE_SECONDS:
+                deadline = max(worker.arrived + call.BODY_SECONDS, since + LEAST_SECONDS)
+                self._replace(Watched(self, context, deadline), worker.threads)
+
+    def _replace(self, watched: Watched, threads: CallThreads) -> None:
+        """Put another thread in the place of one that waits, or try again at the next look."""
+        replaced = self._replaced.copy().values()
+        if len(replaced) >= _MAX_REPLACED:
+            remaining = [other for other in replaced if not other.is_cancelled]
+            if remaining:
+                min(remaining, key=lambda other: other.deadline).cancel()
+            return
+        try:
+            threads.replace()
+        except RuntimeError:  # the machine has no more threads
+            return
+        self._replaced[watched.context] = watched
+        if self._waiting.pop(watched.context, None) is None:  # its message has just arrived
+            self._replaced.pop(watched.context)
+            threads.retire()
 
 
 class Watched:
-    """What is watched for as long as the context lasts, or from `begin` to `end`."""
+    """What is watched for as long as the context lasts."""
 
-    __slots__ = ("_call", "_watchdog", "among", "deadline", "size")
+    __slots__ = ("_watchdog", "context", "deadline", "is_cancelled", "size")
 
-    def __init__(self, watchdog: Watchdog, among: set[Watched], call: _Call, seconds: float, *, size: int = 0) -> None:
+    def __init__(self, watchdog: Watchdog, context: grpc.ServicerContext, deadline: float, *, size: int = 0) -> None:
         self._watchdog = watchdog
-        self.among = among
-        """Those of its kind that are watched."""
-        self._call = call
-        self.deadline = time.monotonic() + seconds
+        self.context = context
+        self.deadline = deadline
         self.size = size
+        self.is_cancelled = False
 
     def cancel(self) -> None:
         """End the call."""
-        self._call.cancel()
-
-    def end(self) -> None:
-        """End to watch."""
-        self._watchdog.end(self)
+        self.is_cancelled = True
+        self.context.cancel()
 
     def __enter__(self) -> None:
         """Begin."""

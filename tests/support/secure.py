@@ -25,7 +25,6 @@ from course_service.rest.app import make_app
 from course_service.rest.places import Places
 from course_service.rest.server import HttpServer
 from course_service.rpc.health import HealthServicer
-from course_service.rpc.interceptor import caller_of
 from course_service.rpc.server import make_server
 from course_service.rpc.threads import CallThreads
 from course_service.store.database import Database
@@ -101,7 +100,7 @@ def secured(
     """Run a service that identifies callers so."""
     authorise = Policy(str(policy))
     guard = Guard(identify=identify, authorise=authorise)
-    threads = CallThreads(4, caller_of=caller_of(guard))
+    threads = CallThreads(4)
     health = Health(database)
     server, grpc_port = make_server("127.0.0.1:0", database, TOKENS, HealthServicer(health), guard, threads, tls=tls)
     server.start()

@@ -83,9 +83,11 @@ def certificate_always_new() -> None:
 
 
 @fault
-def wait_in_the_thread() -> None:
-    """Have a call's thread wait for its message, as long as the caller likes."""
-    put("course_service.rpc.threads", "receive_of", lambda _: None)
+def no_watchdog() -> None:
+    """Wait for a call's message as long as the caller likes, and do nothing else meanwhile."""
+    for name in ("begin", "end"):
+        put("course_service.rpc.watchdog:Watchdog", name, lambda *_: None)
+    put("course_service.rpc.watchdog:Watchdog", "next_message", lambda _, messages, *__: next(messages, None))
 
 
 @fault
