@@ -150,10 +150,10 @@ def test_what_comes_while_a_query_runs_shares_the_next_one(
 
 
 class Clock:
-    """Time that passes in sleeps only, each of them longer by what the machine is late."""
+    """Time that passes in sleeps only, and a process that is busy for some share of it."""
 
-    def __init__(self, late: float) -> None:
-        self._late = late
+    def __init__(self, busy: float) -> None:
+        self._busy = busy
         self._now = time.monotonic()
         self.slept = 0
         self.on_sleep: Callable[[], object] = lambda: None
@@ -161,30 +161,34 @@ class Clock:
     def monotonic(self) -> float:
         return self._now
 
+    def process_time(self) -> float:
+        return self._now * self._busy
+
     def sleep(self, seconds: float) -> None:
         self.slept += 1
-        self._now += seconds + self._late
+        self._now += seconds
         self.on_sleep()
 
 
 @pytest.mark.parametrize(
-    ("together", "late", "moments"),
-    [(4, 0.001, 0), (5, 0.0, 1), (5, 0.001, 3), (5, 0.1, 1)],
-    ids=["few calls", "an idle machine", "a busy machine", "a machine that stands still"],
+    ("together", "busy", "coming", "moments"),
+    [(4, 1.0, 3, 0), (5, 0.6, 3, 0), (5, 1.0, 3, 4), (5, 1.0, 0, 1), (5, 1.0, 50, 8)],
+    ids=["few calls", "time to spare", "until no more come", "none come", "they come without end"],
 )
-def test_after_many_calls_a_query_waits_for_more_while_the_machine_is_busy(
+def test_after_many_calls_a_query_waits_for_more_if_the_process_is_busy(
     stored: Stored,
     combined: CombinedReads,
     callers: Callers,
     monkeypatch: pytest.MonkeyPatch,
     together: int,
-    late: float,
+    busy: float,
+    coming: int,
     moments: int,
 ) -> None:
     query, alone, shared = hold(stored, callers)
     many = [callers("b") for _ in range(together)]
     waiting(combined, together)
-    clock = Clock(late)
+    clock = Clock(busy)
     monkeypatch.setattr(combined_reads, "time", clock)
     query.respond()
     first = stored.query(2)
@@ -192,19 +196,20 @@ def test_after_many_calls_a_query_waits_for_more_while_the_machine_is_busy(
     on_their_way: list[Future[Course | None]] = []
 
     def another() -> None:
-        on_their_way.append(callers("nope"))
-        waiting(combined, clock.slept)
+        if clock.slept <= coming:
+            on_their_way.append(callers("nope"))
+            waiting(combined, clock.slept)
 
     clock.on_sleep = another
     last = callers("a")
     waiting(combined, 1)
     first.respond()
     stored.query(3).respond()
-    assert stored.queries[3].course_ids == ({"a", "nope"} if moments else {"a"})
+    assert stored.queries[3].course_ids == ({"a", "nope"} if on_their_way else {"a"})
     assert clock.slept == moments
     stored.queries[0].respond()
     assert [each.result(5) for each in many] == [course("b")] * together
-    assert [each.result(5) for each in on_their_way] == [None] * moments
+    assert [each.result(5) for each in on_their_way] == [None] * len(on_their_way)
     assert alone.result(5) == shared.result(5) == last.result(5) == course("a")
 
 

@@ -25,10 +25,11 @@ MAX_READERS = 4
 _MAX_BATCH = 100
 _MANY = 5
 """How many calls must have shared a query for the next one to wait until more have come."""
+_BUSY = 0.7
+"""What share of a core the process must have used since the last query."""
 _MOMENT_SECONDS = 0.001
-_LATE_SECONDS = 0.0003
-_MOST_SECONDS = 0.006
-"""How long a query waits for more calls at most: a moment at a time, until a moment is not this much longer."""
+_MOMENTS = 8
+"""How long a query waits for more calls at most."""
 
 
 class _Reads(Protocol):
@@ -56,6 +57,8 @@ class CombinedReads:
         self._readers = 0
         self._together = 0
         """How many calls shared the last query."""
+        self._looked = 0.0, 0.0
+        """When it was looked last how busy the process is: the time, and how much CPU it had used."""
 
     def get(self, course_id: str) -> Course | None:
         """Return the course of an id, deleted or not, or None. Raises `DatabaseUnavailable`, `DeadlineExceeded`."""
@@ -119,18 +122,22 @@ class CombinedReads:
         return reads
 
     def _wait_for_more(self) -> None:
-        """Wait until no other thread of this process has work to do, so that calls on their way share the query too.
+        """Wait as long as calls keep coming, if this process is busy with them.
 
-        Where others have, a thread wakes up late. Of so many calls each costs less, and so the last of them is answered
-        sooner, although the first one waits.
+        They share the query then, and of so many each costs less: the last is answered sooner, although the first
+        waits. A process that has time to spare would only lose some.
         """
-        start = now = time.monotonic()
-        while now - start < _MOST_SECONDS:
-            before = now
-            time.sleep(_MOMENT_SECONDS)
-            now = time.monotonic()
-            if now - before < _MOMENT_SECONDS + _LATE_SECONDS:
+        (before, used_before), (now, used) = self._looked, (time.monotonic(), time.process_time())
+        self._looked = now, used
+        if used - used_before < _BUSY * (now - before):
+            return
+        seen = -1
+        for _ in range(_MOMENTS):
+            waiting = self._waiting.qsize()
+            if waiting <= seen:
                 return
+            seen = waiting
+            time.sleep(_MOMENT_SECONDS)
 
     def answer(self, reads: Sequence[_Read]) -> None:
         """Answer reads by one query, for as long as one of their callers waits."""
