@@ -148,7 +148,7 @@ def face(database: Database, request: pytest.FixtureRequest) -> Iterator[Face]:
             server.start()
             stack.callback(lambda: server.stop(None).wait())
             channel = stack.enter_context(grpc.insecure_channel(f"127.0.0.1:{port}"))
-            found = Face(partial(get_by_grpc, channel), threads._tasks.qsize)
+            found = Face(partial(get_by_grpc, channel), threads._waiting.__len__)
         else:
             http_server = HttpServer("127.0.0.1:0", make_app(database, TOKENS, health, guard, places))
             http_server.start()

@@ -1,11 +1,10 @@
 """The threads that gRPC's calls are worked on in."""
 
-import contextlib
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 from typing import Any, NamedTuple, TypeAlias
 
 from course_service.guard.internal import report
@@ -24,6 +23,8 @@ class _Task(NamedTuple):
     credentials: Credentials | None = None
     """What the caller has shown, if it has been asked who calls."""
 
+
+_PAUSE_SECONDS = 0.01
 
 CallerOf: TypeAlias = Callable[[tuple[Any, ...]], tuple[str, Credentials]]
 """Says who calls, by the arguments of a task, and what it goes by. Raises nothing."""
@@ -45,7 +46,7 @@ class CallThreads(ThreadPoolExecutor):
     `Worker.is_surplus` to refuse it: the others may all be held up. Without `max_waiting` everything waits.
 
     If it is known who calls (`caller_of`), callers take turns, and what is refused is the last call of the one that has
-    most waiting. Otherwise calls keep their order.
+    most waiting. Otherwise calls keep their order, as those of one caller do.
     """
 
     def __init__(
@@ -61,71 +62,110 @@ class CallThreads(ThreadPoolExecutor):
         self._max_waiting = max_waiting
         self._name = name
         self._caller_of = caller_of
-        self._tasks: _Tasks = _InTurn() if caller_of else _InOrder()
-        self._surplus: _Tasks = _InOrder()
         self._lock = threading.Lock()
+        """Held while any of the following is looked at or changed, but for the queues."""
+        self._waiting: Turns[_Task] = Turns()
+        self._free = places
+        """Places that no task has."""
+        self._spare = spare
+        """How many more may leave their places."""
         self._too_many = 0
-        self.places: SimpleQueue[None] = SimpleQueue()
-        """An entry for each place that no thread has."""
-        self.spare: SimpleQueue[None] = SimpleQueue()
-        """An entry for each call more that may leave its place."""
-        for _ in range(spare):
-            self.spare.put(None)
+        """Places to be taken away, each with a thread."""
         self._workers: set[Worker] = set()
-        for _ in range(places):
-            self.replace()
-        for _ in range(spare):
+        self._begun: SimpleQueue[_Task | None] = SimpleQueue()
+        """Tasks that have a place, for the next thread; a None ends one thread."""
+        self._surplus: SimpleQueue[_Task | None] = SimpleQueue()
+        for _ in range(places + spare):
             self._start_worker()
         if max_waiting is not None:
             Worker(self, self._surplus, is_surplus=True, name=f"{name}-surplus").start()
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:  # noqa: ANN401  # as there
         """Have a task done by the next thread that is free."""
-        task = _Task(time.monotonic(), fn, args, kwargs, *(self._caller_of(args) if self._caller_of else ()))
-        if self.is_full():
-            self._surplus.put(self._tasks.displace(task))
-        else:
-            self._tasks.put(task)
+        caller, credentials = self._caller_of(args) if self._caller_of else ("", None)
+        task = _Task(time.monotonic(), fn, args, kwargs, caller, credentials)
+        with self._lock:
+            if self._free:
+                self._free -= 1
+                self._waiting.begin(caller)
+                self._begun.put(task)
+            elif not self._is_full():
+                self._waiting.add(caller, task)
+            else:
+                self._surplus.put(self._waiting.displace(caller, task) if self._caller_of else task)
         return None  # type: ignore[return-value]  # see above
 
     def is_full(self) -> bool:
-        """Whether as many calls wait for a thread as may."""
-        return self._max_waiting is not None and self._tasks.qsize() >= self._max_waiting
+        """Whether as many calls wait for a place as may."""
+        with self._lock:
+            return self._is_full()
+
+    def leave_place(self) -> bool:
+        """Give the place of a task to the next, if few enough have left theirs; False if not."""
+        with self._lock:
+            if not self._spare:
+                return False
+            self._spare -= 1
+            self._give_place()
+            return True
+
+    def end(self, caller: str, *, has_place: bool) -> None:
+        """Note that a task of a caller has ended, in its place or after it has left it."""
+        with self._lock:
+            self._waiting.end(caller)
+            if has_place:
+                self._give_place()
+            else:
+                self._spare += 1
 
     def replace(self) -> None:
         """Add a thread and a place, because a call waits. Raises RuntimeError if the machine has no more threads."""
         self._start_worker()
-        self.places.put(None)
+        with self._lock:
+            self._give_place()
 
     def retire(self) -> None:
-        """Have one thread end when it takes a place, and the place with it, because one that was replaced is back."""
+        """Take a place away as soon as one is free, and a thread, because one that was replaced is back."""
         with self._lock:
             self._too_many += 1
+            if self._free:
+                self._free -= 1
+                self._give_place()
 
-    def may_end(self, worker: "Worker") -> bool:
-        """Whether a thread, which has just taken a place, is the one that has to end; if so, it has to."""
-        if not self._too_many:
-            return False
-        with self._lock:
-            if not self._too_many:
-                return False
+    def _is_full(self) -> bool:
+        return self._max_waiting is not None and len(self._waiting) >= self._max_waiting
+
+    def _give_place(self) -> None:
+        if self._too_many:
             self._too_many -= 1
-            self._workers.discard(worker)
-            return True
+            self._begun.put(None)
+        elif len(self._waiting):
+            _, task = self._waiting.next()
+            self._begun.put(task)
+        else:
+            self._free += 1
 
     def _start_worker(self) -> None:
-        worker = Worker(self, self._tasks, name=self._name)
+        worker = Worker(self, self._begun, name=self._name)
         with self._lock:
             worker.start()
             self._workers.add(worker)
 
+    def ended(self, worker: "Worker") -> None:
+        """Note that a thread has ended."""
+        with self._lock:
+            self._workers.discard(worker)
+
     def close(self, seconds: float) -> None:
         """Let every thread end after the tasks that wait, and wait for them that long at most."""
+        deadline = time.monotonic() + seconds
+        while len(self._waiting) and time.monotonic() < deadline:
+            time.sleep(_PAUSE_SECONDS)
         with self._lock:
             workers = list(self._workers)
-        self._tasks.put(None)
+        for _ in workers:
+            self._begun.put(None)
         self._surplus.put(None)
-        deadline = time.monotonic() + seconds
         for worker in workers:
             worker.join(max(0.0, deadline - time.monotonic()))
 
@@ -139,10 +179,12 @@ class Worker(threading.Thread):
     credentials: Credentials | None = None
     """What its caller has shown, if that has been asked before."""
 
-    has_place = False
-    """Whether it has one of the places to work in."""
+    _has_place = False
+    """Whether the call has one of the places to be worked on in."""
 
-    def __init__(self, threads: CallThreads, tasks: "_Tasks", *, is_surplus: bool = False, name: str) -> None:
+    def __init__(
+        self, threads: CallThreads, tasks: SimpleQueue[_Task | None], *, is_surplus: bool = False, name: str
+    ) -> None:
         super().__init__(name=name, daemon=True)
         self.threads = threads
         self.is_surplus = is_surplus
@@ -158,95 +200,20 @@ class Worker(threading.Thread):
 
     def leave_place(self) -> None:
         """Let another call be worked on while this one waits, if few enough have left their places."""
-        if self.has_place:
-            with contextlib.suppress(Empty):
-                self.threads.spare.get_nowait()
-                self.has_place = False
-                self.threads.places.put(None)
+        if self._has_place:
+            self._has_place = not self.threads.leave_place()
 
     def run(self) -> None:
         """Work on one call after the other."""
-        if self.is_surplus:
-            while self._work():
-                pass
-            return
-        while True:
-            self.threads.places.get()
-            if self.threads.may_end(self):
-                return
-            self.has_place = True
-            while self.has_place:
-                if not self._work():
-                    self.threads.places.put(None)
-                    return
-                if self.has_place and self.threads.may_end(self):
-                    return
-            self.threads.spare.put(None)
-
-    def _work(self) -> bool:
-        """Work on the next call; False if there is none."""
-        task = self._tasks.get()
-        if task is None:
-            self._tasks.put(None)  # for the other threads too
-            return False
-        self.arrived, self.credentials = task.arrived, task.credentials
-        try:
-            task.function(*task.arguments, **task.named)
-        except BaseException as exception:  # grpcio catches what is an Exception
-            report(exception)
-        self._tasks.done(task)
-        self.credentials = None
-        return True
-
-
-class _InOrder(SimpleQueue["_Task | None"]):
-    """Tasks in the order in which they came."""
-
-    def displace(self, task: _Task) -> _Task:
-        """Find a task to refuse, when there is room for no more: this one."""
-        return task
-
-    def done(self, task: _Task) -> None:
-        """Note that a task is done, which is of no interest here."""
-
-
-class _InTurn:
-    """Tasks whose callers take turns; None comes last."""
-
-    def __init__(self) -> None:
-        self._turns: Turns[_Task] = Turns()
-        self._lock = threading.Lock()
-        self._waiting: SimpleQueue[bool] = SimpleQueue()
-        """An entry for each that waits; False for a None."""
-
-    def put(self, task: _Task | None) -> None:
-        """Have a task wait."""
-        if task:
-            with self._lock:
-                self._turns.add(task.caller, task)
-        self._waiting.put(task is not None)
-
-    def displace(self, task: _Task) -> _Task:
-        """Find a task to refuse, when there is room for no more: the last of the caller that has most."""
-        with self._lock:
-            return self._turns.displace(task.caller, task)
-
-    def get(self) -> _Task | None:
-        """Wait for the next task."""
-        if not self._waiting.get():
-            return None
-        with self._lock:
-            _, task = self._turns.next()
-        return task
-
-    def done(self, task: _Task) -> None:
-        """Note that a task is done, so that its caller has one less at work."""
-        with self._lock:
-            self._turns.end(task.caller)
-
-    def qsize(self) -> int:
-        """Return how many wait."""
-        return self._waiting.qsize()
-
-
-_Tasks: TypeAlias = _InOrder | _InTurn
+        while task := self._tasks.get():
+            self._has_place = not self.is_surplus
+            self.arrived, self.credentials = task.arrived, task.credentials
+            try:
+                task.function(*task.arguments, **task.named)
+            except BaseException as exception:  # grpcio catches what is an Exception
+                report(exception)
+            self.credentials = None
+            if not self.is_surplus:
+                self.threads.end(task.caller, has_place=self._has_place)
+            del task  # or it would keep its call until the next one comes
+        self.threads.ended(self)
