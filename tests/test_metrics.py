@@ -102,7 +102,7 @@ def in_flight(service: Watched) -> float:
 def test_calls_that_are_refused_because_there_are_too_many_are_counted(
     service: Watched, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(service.threads, "is_full", lambda: True)
+    service.fill_threads(monkeypatch)
     monkeypatch.setattr(service.places, "is_full", lambda: True)
     assert failed(service, "GetCourse", name="courses/a").reason == "OVERLOADED"
     assert service.http.get("/courses/a").status_code == 429

@@ -122,7 +122,7 @@ def test_a_call_by_grpc_is_observed_once(
 def test_a_call_that_is_refused_because_there_are_too_many_is_observed_once(
     service: Watched, observed: Observed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(service.threads, "is_full", lambda: True)
+    service.fill_threads(monkeypatch)
     with pytest.raises(grpc.RpcError):
         call(service, "GetCourse", name="courses/a")
     monkeypatch.undo()

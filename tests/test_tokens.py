@@ -278,6 +278,20 @@ class Endpoint:
         self.url = f"https://127.0.0.1:{self.server.server_port}/keys"
         self.trust = ssl.create_default_context(cadata=authority.certificate.decode())
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        self._keys: list[KeySet] = []
+
+    def keys(self) -> KeySet:
+        """Keys that are fetched here until the test ends."""
+        self._keys.append(KeySet(self.url, self.trust))
+        return self._keys[-1]
+
+    def close(self) -> None:
+        """End, after those who fetch: the connection of one that is cut off would stay open for a while."""
+        self.may_respond.set()
+        for keys in self._keys:
+            keys.close()
+        self.server.shutdown()
+        self.server.server_close()
 
 
 @pytest.fixture
@@ -285,13 +299,11 @@ def endpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Endpoi
     monkeypatch.setattr(key_sets, "_FETCH_AGAIN_SECONDS", 0.05)
     endpoint = Endpoint(tmp_path)
     yield endpoint
-    endpoint.may_respond.set()
-    endpoint.server.shutdown()
-    endpoint.server.server_close()
+    endpoint.close()
 
 
 def test_keys_come_by_https_and_an_unknown_one_has_them_fetched_again(endpoint: Endpoint) -> None:
-    keys = KeySet(endpoint.url, endpoint.trust)
+    keys = endpoint.keys()
     tokens = Tokens(ISSUER, AUDIENCE, keys)
     assert 0 < time.time() - keys.fetched < 10
     assert tokens.subject(GOOD.token())
@@ -305,7 +317,7 @@ def test_keys_come_by_https_and_an_unknown_one_has_them_fetched_again(endpoint: 
 def test_an_endpoint_that_fails_or_hangs_leaves_good_tokens_good_and_slows_nobody(
     endpoint: Endpoint, caplog: pytest.LogCaptureFixture
 ) -> None:
-    tokens = Tokens(ISSUER, AUDIENCE, KeySet(endpoint.url, endpoint.trust))
+    tokens = Tokens(ISSUER, AUDIENCE, endpoint.keys())
     good, unknown = GOOD.token(), OTHER.token()
     for code, body in ((500, b"canary"), (200, b"canary"), (302, b""), (200, b"x" * 300_000)):
         endpoint.status, endpoint.body = code, body

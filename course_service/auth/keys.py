@@ -57,10 +57,12 @@ class KeySet:
             return
         self._opener = urllib.request.build_opener(_NoRedirects, urllib.request.HTTPSHandler(context=context))
         self._asked = threading.Event()
+        self._closed = threading.Event()
         self._problem = ""
         """Why the keys could not be fetched when that was tried last."""
         self._fetch()
-        threading.Thread(target=self._run, name="token-keys", daemon=True).start()
+        self._thread = threading.Thread(target=self._run, name="token-keys", daemon=True)
+        self._thread.start()
 
     @property
     def current(self) -> Mapping[str, Key]:
@@ -72,11 +74,21 @@ class KeySet:
         if not self._file:
             self._asked.set()
 
+    def close(self) -> None:
+        """Look or fetch no more, and wait for the end of a fetch that has begun."""
+        if self._file:
+            self._file.close()
+            return
+        self._closed.set()
+        self._asked.set()
+        self._thread.join()
+
     def _run(self) -> None:
-        while True:
-            time.sleep(_FETCH_AGAIN_SECONDS)
+        while not self._closed.wait(_FETCH_AGAIN_SECONDS):
             self._asked.wait(_FETCH_EVERY_SECONDS - _FETCH_AGAIN_SECONDS if not self._problem else 0)
             self._asked.clear()
+            if self._closed.is_set():
+                return
             try:
                 self._fetch()
             except Exception as exception:  # or nobody would fetch any more

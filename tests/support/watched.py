@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import grpc
 import httpx2
+import pytest
 from course.v1 import course_pb2_grpc
 from sqlalchemy.engine import URL
 
@@ -47,6 +48,11 @@ class Watched(Service):
         with urllib.request.urlopen(f"http://127.0.0.1:{server.port}/metrics", timeout=10) as response:
             text: str = response.read().decode()
             return text
+
+    def fill_threads(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Have gRPC's threads look as if each had a call, and as many waited as may."""
+        monkeypatch.setattr(self.threads, "_free", 0)
+        monkeypatch.setattr(self.threads, "_max_waiting", 0)
 
     def value(self, sample: str) -> float:
         """The value of one sample, such as `course_ready` or `course_calls_in_flight{face="http"}`; 0 without it."""
