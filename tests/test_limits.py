@@ -123,7 +123,7 @@ def test_more_calls_than_a_connection_may_have_wait_for_each_other(service: Serv
 
 
 def test_calls_that_wait_for_a_query_they_share_leave_their_places(
-    small: Small, monkeypatch: pytest.MonkeyPatch
+    small: Small, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     release, begun = threading.Event(), queue.SimpleQueue[int]()
 
@@ -139,13 +139,19 @@ def test_calls_that_wait_for_a_query_they_share_leave_their_places(
     monkeypatch.setattr(CourseRepository, "get_many", find_none)
     get = small.courses.GetCourse
     request = course_pb2.GetCourseRequest(name="courses/a")
-    waiting = [get.future(request, timeout=20)]  # alone, it keeps its place
-    begun.get(timeout=5)
-    waiting += [get.future(request, timeout=20) for _ in range(SPARE)]
-    begun.get(timeout=5)
-    assert list(small.courses.ListCourses(course_pb2.ListCoursesRequest(), timeout=5).courses) == []
-    release.set()
-    assert {call.code() for call in waiting} == {grpc.StatusCode.NOT_FOUND}
+    for _ in range(2):  # those that have left their places once make room for others
+        release.clear()
+        # The first one asks alone, and keeps its place.
+        monkeypatch.setattr(database._combined, "_shared_until", 0.0)
+        waiting = [get.future(request, timeout=20)]
+        begun.get(timeout=5)
+        waiting += [get.future(request, timeout=20) for _ in range(SPARE)]
+        begun.get(timeout=5)
+        assert list(small.courses.ListCourses(course_pb2.ListCoursesRequest(), timeout=5).courses) == []
+        release.set()
+        assert {call.code() for call in waiting} == {grpc.StatusCode.NOT_FOUND}
+        while not begun.empty():
+            begun.get()
 
 
 def test_a_request_too_many_is_refused_at_once_by_http_too(

@@ -11,6 +11,9 @@ from course_service.guard.internal import report
 from course_service.guard.steps import Credentials
 from course_service.guard.turns import Turns
 
+_PAUSE_SECONDS = 0.01
+"""How often it is looked whether calls still wait, when all are to end."""
+
 
 class _Task(NamedTuple):
     """What grpcio wants done for a call."""
@@ -23,8 +26,6 @@ class _Task(NamedTuple):
     credentials: Credentials | None = None
     """What the caller has shown, if it has been asked who calls."""
 
-
-_PAUSE_SECONDS = 0.01
 
 CallerOf: TypeAlias = Callable[[tuple[Any, ...]], tuple[str, Credentials]]
 """Says who calls, by the arguments of a task, and what it goes by. Raises nothing."""
@@ -89,16 +90,15 @@ class CallThreads(ThreadPoolExecutor):
                 self._free -= 1
                 self._waiting.begin(caller)
                 self._begun.put(task)
-            elif not self._is_full():
+            elif not self.is_full():
                 self._waiting.add(caller, task)
             else:
-                self._surplus.put(self._waiting.displace(caller, task) if self._caller_of else task)
+                self._surplus.put(self._waiting.displace(caller, task))
         return None  # type: ignore[return-value]  # see above
 
     def is_full(self) -> bool:
         """Whether as many calls wait for a place as may."""
-        with self._lock:
-            return self._is_full()
+        return self._max_waiting is not None and len(self._waiting) >= self._max_waiting
 
     def leave_place(self) -> bool:
         """Give the place of a task to the next, if few enough have left theirs; False if not."""
@@ -131,9 +131,6 @@ class CallThreads(ThreadPoolExecutor):
             if self._free:
                 self._free -= 1
                 self._give_place()
-
-    def _is_full(self) -> bool:
-        return self._max_waiting is not None and len(self._waiting) >= self._max_waiting
 
     def _give_place(self) -> None:
         if self._too_many:

@@ -26,7 +26,7 @@ _MAX_BATCH = 100
 _MANY = 5
 """How many calls must have shared a query for the next one to wait until more have come."""
 _BUSY = 0.7
-"""What share of a core the process must have used since the last query."""
+"""What share of a core the process must have used, since it was looked last, for a query to wait."""
 _MOMENT_SECONDS = 0.001
 _MOMENTS = 8
 """How long a query waits for more calls at most."""
