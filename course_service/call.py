@@ -2,9 +2,9 @@
 
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar, Token
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 
 _UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
@@ -56,8 +56,6 @@ class Call:
     """What the traces keep of the call until it has ended."""
     is_surplus: bool = False
     """Whether it came in while as many calls of its face waited as may."""
-    leave_place: Callable[[], None] | None = None
-    """Lets another call be worked on while this one waits; to be called when little is left to do after the wait."""
     code: str = "OK"
     """How it ended: the name of a gRPC status code."""
     reason: str = ""
@@ -81,24 +79,26 @@ class Call:
 _current: ContextVar[Call | None] = ContextVar("call", default=None)
 
 
-def begin(call: Call) -> Token[Call | None]:
-    """Make `call` the current one, until `end` gets what this returns."""
-    return _current.set(call)
+def begin(call: Call) -> Call | None:
+    """Make `call` the current one, until `end` gets what this returns: the one that was current before."""
+    before = _current.get()
+    _current.set(call)
+    return before
 
 
-def end(token: Token[Call | None]) -> None:
-    """Make the call that was current before the current one again."""
-    _current.reset(token)
+def end(before: Call | None) -> None:
+    """Make the call that was current before the current one again, maybe in another thread than where it began."""
+    _current.set(before)
 
 
 @contextmanager
 def working_on(call: Call) -> Iterator[None]:
     """Make `call` the current one."""
-    token = begin(call)
+    before = begin(call)
     try:
         yield
     finally:
-        end(token)
+        end(before)
 
 
 def current() -> Call:
@@ -127,13 +127,6 @@ def deadline_after(seconds: float) -> float:
 def is_working() -> bool:
     """Whether there is a current call."""
     return _current.get() is not None
-
-
-def leave_place() -> None:
-    """Let another call be worked on in the place of the current one, which has little left to do but wait."""
-    call = _current.get()
-    if call is not None and call.leave_place:
-        call.leave_place()
 
 
 def remaining() -> float:

@@ -205,7 +205,7 @@ def test_an_unforeseen_exception_tells_an_id_and_nothing_else(
     def broken(*_: object) -> None:
         raise exception("password=canary")
 
-    monkeypatch.setattr("course_service.services.get_course_by_id", broken)
+    monkeypatch.setattr("course_service.services.get_course", broken)
     exception: type[BaseException] = SystemExit
     failure = grpc_failure(get, service, "courses/a")
     assert (failure.status, failure.reason) == ("INTERNAL", "INTERNAL")

@@ -16,7 +16,7 @@ PACKAGE = Path(__file__).parent.parent / "course_service"
 CORE = {"auth/errors", "call", "course", "environment", "errors", "startup"}
 REQUESTS = {*CORE, "descriptions", "fields", "filters", "paging", "responses", "schemas", "validation"}
 STORE = {*REQUESTS, "store"}
-USE_CASES = {*STORE, "idempotency", "services", "tokens"}
+USE_CASES = {*STORE, "idempotency", "later", "services", "tokens"}
 GUARD = {*CORE, "guard"}
 TELEMETRY = {"telemetry/calls", "telemetry/logs", "telemetry/metrics", "telemetry/scrapes", "telemetry/traces"}
 FACES = {*USE_CASES, *GUARD, "auth/tls", "auth/watched", "health", "ports"}
@@ -33,6 +33,7 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     "call": (set(), set()),
     "course": ({"errors"}, set()),
     "environment": (set(), set()),
+    "later": (set(), set()),
     "errors": (set(), set()),
     "ports": ({"startup"}, set()),
     "startup": (set(), set()),
@@ -173,8 +174,13 @@ def test_one_module_reads_the_environment() -> None:
     assert "environ" not in (PACKAGE / "store/database.py").read_text()  # asks os whether the file can be written
 
 
-def test_only_the_interceptor_aborts_calls() -> None:
-    assert [name_of(path) for path in modules() if "context.abort" in path.read_text()] == ["rpc/interceptor"]
+def test_only_the_interceptor_ends_calls_with_errors_and_one_module_reaches_into_grpcio() -> None:
+    for text, place in {
+        "context.abort": "rpc/interceptor",
+        ".fail(": "rpc/interceptor",
+        "_server._": "rpc/task",
+    }.items():
+        assert [name_of(path) for path in modules() if text in path.read_text()] == [place], text
 
 
 def test_the_health_check_imports_no_library() -> None:

@@ -32,7 +32,7 @@ CANARY = "canary"
 METHODS = [method.name for method in course_pb2.DESCRIPTOR.services_by_name["CourseService"].methods]
 USE_CASES = {
     "CreateCourse": "create_course",
-    "GetCourse": "get_course_by_id",
+    "GetCourse": "get_course",
     "ListCourses": "list_courses",
     "UpdateCourse": "update_course",
     "DeleteCourse": "delete_course",

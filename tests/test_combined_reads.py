@@ -13,6 +13,7 @@ from course_service import call
 from course_service.call import Call
 from course_service.course import Course
 from course_service.errors import DatabaseUnavailable, DeadlineExceeded
+from course_service.later import finished
 from course_service.store import combined_reads
 from course_service.store.combined_reads import MAX_READERS, CombinedReads
 from course_service.store.courses import CourseRepository
@@ -98,8 +99,11 @@ def callers(combined: CombinedReads) -> Iterator[Callable[..., "Future[Course | 
     """Gets a course in a thread of its own, for a caller who waits for some seconds."""
 
     def get(course_id: str, seconds: float) -> Course | None:
+        async def course() -> Course | None:
+            return await combined.get(course_id)
+
         with call.working_on(Call(deadline=call.deadline_after(seconds))):
-            return combined.get(course_id)
+            return finished(course())
 
     with ThreadPoolExecutor(200) as threads:
         yield lambda course_id, seconds=20.0: threads.submit(get, course_id, seconds)
@@ -126,13 +130,12 @@ def hold(stored: Stored, callers: Callers) -> tuple[Query, "Future[Course | None
     return stored.query(1), alone, shared
 
 
-def test_a_call_that_is_alone_asks_for_itself(stored: Stored, combined: CombinedReads) -> None:
+def test_a_call_that_is_alone_asks_for_itself(stored: Stored, callers: Callers) -> None:
     stored.waits = False
-    before = threading.active_count()
-    assert combined.get("a") == course("a")
-    assert combined.get("nope") is None
+    assert callers("a").result(5) == course("a")
+    assert callers("nope").result(5) is None
     assert [query.course_ids for query in stored.queries] == [{"a"}, {"nope"}]
-    assert threading.active_count() == before
+    assert "reader" not in {thread.name for thread in threading.enumerate()}
 
 
 def test_what_comes_while_a_query_runs_shares_the_next_one(
@@ -317,3 +320,26 @@ def test_a_course_that_cannot_be_read_spoils_no_other(
     with pytest.raises(ValueError, match="of the course b"):
         bad.result(5)
     stored.queries[0].respond()
+
+
+@pytest.mark.parametrize("name", ["reads", "reader"])
+def test_without_threads_for_it_a_read_fails_until_there_are_some(
+    stored: Stored, combined: CombinedReads, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    stored.waits = False
+    combined._shared_until = time.monotonic() + 60
+    start = threading.Thread.start
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name == name:
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    async def get() -> Course | None:
+        return await combined.get("a")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(DatabaseUnavailable):
+            finished(get())
+    assert finished(get()) == course("a")

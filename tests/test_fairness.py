@@ -22,12 +22,12 @@ from course_service.rest.app import make_app
 from course_service.rest.places import Places
 from course_service.rest.server import HttpServer
 from course_service.rpc.health import HealthServicer
-from course_service.rpc.interceptor import caller_of
+from course_service.rpc.interceptor import identify
 from course_service.rpc.server import make_server
 from course_service.rpc.threads import CallThreads
 from course_service.store.database import Database
 from tests.conftest import TOKENS
-from tests.support.waiting import until
+from tests.support.waiting import Held, until
 
 THREADS = 2
 WAITING = 4
@@ -140,7 +140,7 @@ def get_by_http(address: str, who: str) -> str:
 @pytest.fixture(params=["grpc", "http"])
 def face(database: Database, request: pytest.FixtureRequest) -> Iterator[Face]:
     guard, health = Guard(identify=by_name), Health(database)
-    threads = CallThreads(THREADS, max_waiting=WAITING, caller_of=caller_of(guard))
+    threads = CallThreads(THREADS, max_waiting=WAITING, identify=identify(guard))
     places = Places(THREADS, max_waiting=WAITING)
     with contextlib.ExitStack() as stack:
         if request.param == "grpc":
@@ -175,11 +175,14 @@ class Work:
 def work(monkeypatch: pytest.MonkeyPatch) -> Iterator[Work]:
     found = Work(queue.SimpleQueue(), threading.Semaphore(0))
 
-    def wait(_: object, name: str) -> None:
-        found.begun.put(name)
-        assert found._go_on.acquire(timeout=20)
+    async def get(_: object, name: str) -> None:
+        def wait() -> None:
+            found.begun.put(name)
+            assert found._go_on.acquire(timeout=20)
 
-    monkeypatch.setattr(Database, "get", wait)
+        await Held(wait)
+
+    monkeypatch.setattr(Database, "get", get)
     yield found
     found.let_go(1000)
 

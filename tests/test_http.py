@@ -271,10 +271,10 @@ def test_an_unforeseen_http_error_keeps_its_own_status(database: Database) -> No
 def test_a_database_that_is_away_is_503_with_the_time_to_try_again(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def away(*_: object, **__: object) -> None:
+    async def away(*_: object, **__: object) -> None:
         raise DatabaseUnavailable("connection refused")
 
-    monkeypatch.setattr("course_service.services.get_course_by_id", away)
+    monkeypatch.setattr("course_service.services.get_course", away)
     response = service.http.get("/courses/bio")
     by_http = http_failure(response, 503)
     by_grpc = failed(service, "GetCourse", name="courses/bio")
@@ -293,9 +293,9 @@ def test_a_forbidden_step_says_which_precondition_failed_by_both_faces(http: htt
 
 
 def test_a_call_that_takes_too_long_is_504(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
-    def slow(*_: object, **__: object) -> None:
+    async def slow(*_: object, **__: object) -> None:
         raise DeadlineExceeded
 
-    monkeypatch.setattr("course_service.services.get_course_by_id", slow)
+    monkeypatch.setattr("course_service.services.get_course", slow)
     assert http_failure(service.http.get("/courses/bio"), 504).reason == "DEADLINE_EXCEEDED"
     assert failed(service, "GetCourse", name="courses/bio").status == "DEADLINE_EXCEEDED"

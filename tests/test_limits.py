@@ -21,7 +21,7 @@ from course_service.rest import protocol
 from course_service.rest.app import make_app
 from course_service.rest.places import Places
 from course_service.rest.server import HttpServer
-from course_service.rpc import watchdog
+from course_service.rpc import threads, watchdog
 from course_service.rpc.health import HealthServicer
 from course_service.rpc.server import MAX_STREAMS, make_server
 from course_service.rpc.threads import CallThreads
@@ -29,10 +29,10 @@ from course_service.store.courses import CourseRepository
 from course_service.store.database import Database
 from tests.conftest import TOKENS, Service
 from tests.support.failures import Failure, grpc_failure, http_failure
-from tests.support.waiting import until
+from tests.support.waiting import Held, until
 
 THREADS = 2
-SPARE = 2
+ELSEWHERE = 2
 WAITING = 3
 
 
@@ -59,8 +59,8 @@ class Small:
 @pytest.fixture
 def small(database: Database) -> Iterator[Small]:
     guard, health = Guard(), Health(database)
-    threads = CallThreads(THREADS, spare=SPARE, max_waiting=WAITING)
-    server, port = make_server("127.0.0.1:0", database, TOKENS, HealthServicer(health), guard, threads)
+    call_threads = CallThreads(THREADS, max_elsewhere=ELSEWHERE, is_shared=database.shares_reads, max_waiting=WAITING)
+    server, port = make_server("127.0.0.1:0", database, TOKENS, HealthServicer(health), guard, call_threads)
     server.start()
     places = Places(THREADS, max_waiting=WAITING)
     http_server = HttpServer("127.0.0.1:0", make_app(database, TOKENS, health, guard, places), max_connections=20)
@@ -69,10 +69,10 @@ def small(database: Database) -> Iterator[Small]:
         grpc.insecure_channel(f"127.0.0.1:{port}") as channel,
         httpx2.Client(base_url=f"http://127.0.0.1:{http_server.port}", timeout=20) as http,
     ):
-        yield Small(course_pb2_grpc.CourseServiceStub(channel), channel, http, threads, places)
+        yield Small(course_pb2_grpc.CourseServiceStub(channel), channel, http, call_threads, places)
     http_server.stop()
     server.stop(None).wait()
-    threads.close(5)
+    call_threads.close(5)
 
 
 @pytest.fixture
@@ -80,11 +80,14 @@ def stuck(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[threading.Event, "q
     """Have every look-up of a course wait for an event; the queue has an entry for each that has begun."""
     release, begun = threading.Event(), queue.SimpleQueue[int]()
 
-    def wait(*_: object) -> None:
+    def wait() -> None:
         begun.put(1)
         assert release.wait(20)
 
-    monkeypatch.setattr(Database, "get", wait)
+    async def get(*_: object) -> None:
+        await Held(wait)
+
+    monkeypatch.setattr(Database, "get", get)
     yield release, begun
     release.set()
 
@@ -145,13 +148,40 @@ def test_calls_that_wait_for_a_query_they_share_leave_their_places(
         monkeypatch.setattr(database._combined, "_shared_until", 0.0)
         waiting = [get.future(request, timeout=20)]
         begun.get(timeout=5)
-        waiting += [get.future(request, timeout=20) for _ in range(SPARE)]
+        waiting += [get.future(request, timeout=20) for _ in range(ELSEWHERE)]
         begun.get(timeout=5)
         assert list(small.courses.ListCourses(course_pb2.ListCoursesRequest(), timeout=5).courses) == []
         release.set()
         assert {call.code() for call in waiting} == {grpc.StatusCode.NOT_FOUND}
         while not begun.empty():
             begun.get()
+
+
+def test_while_reads_are_shared_they_take_no_thread_and_nobody_s_turn(
+    small: Small, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release, begun = threading.Event(), queue.SimpleQueue[int]()
+
+    def wait(*_: object, **__: object) -> list[object]:
+        begun.put(1)
+        assert release.wait(20)
+        return []
+
+    monkeypatch.setattr(CourseRepository, "page", wait)
+    monkeypatch.setattr(database._combined, "_shared_until", time.monotonic() + 60)
+    courses = small.courses
+    lists = [courses.ListCourses.future(course_pb2.ListCoursesRequest(), timeout=20) for _ in range(THREADS)]
+    for _ in range(THREADS):
+        begun.get(timeout=5)
+    failure = grpc_failure(small.get, 5)  # though every thread is at work
+    assert failure.reason == "COURSE_NOT_FOUND"
+    lists.append(courses.ListCourses.future(course_pb2.ListCoursesRequest(), timeout=20))
+    until(lambda: len(small.threads._waiting) == 1)
+    behind = courses.GetCourse.future(course_pb2.GetCourseRequest(name="courses/a"), timeout=20)
+    until(lambda: len(small.threads._waiting) == 2)
+    release.set()
+    assert {call.code() for call in lists} == {grpc.StatusCode.OK}
+    assert behind.code() == grpc.StatusCode.NOT_FOUND
 
 
 def test_a_request_too_many_is_refused_at_once_by_http_too(
@@ -207,14 +237,8 @@ def test_a_call_that_has_waited_longer_than_it_has_time_left_is_given_up(
 # How long a message may take
 
 
-@pytest.mark.parametrize("shared_seconds", [0, 60])
-def test_silent_calls_hold_nobody_up_and_their_threads_come_back(
-    small: Small, database: Database, monkeypatch: pytest.MonkeyPatch, shared_seconds: float
-) -> None:
-    """Also if every call of the others leaves its place, because it shares a query."""
-    monkeypatch.setattr(database._combined, "_shared_until", time.monotonic() + shared_seconds)
-    small.threads._max_waiting = 100
-    before = threading.active_count()
+def silent_calls(small: Small, method: str, count: int) -> tuple[list[Any], threading.Event]:
+    """Begin calls that send nothing, until the event is set."""
     done = threading.Event()
 
     def nothing() -> Iterator[bytes]:
@@ -222,9 +246,15 @@ def test_silent_calls_hold_nobody_up_and_their_threads_come_back(
         yield from ()
 
     silent: grpc.StreamUnaryMultiCallable[bytes, bytes] = small.channel.stream_unary(
-        "/course.v1.CourseService/GetCourse"
+        f"/course.v1.CourseService/{method}"
     )
-    calls = [silent.future(nothing()) for _ in range(THREADS + WAITING)]
+    return [silent.future(nothing(), timeout=20) for _ in range(count)], done
+
+
+@pytest.mark.parametrize("method", ["GetCourse", "CreateCourse"])
+def test_silent_calls_hold_nobody_up_and_take_no_room(small: Small, method: str) -> None:
+    calls, done = silent_calls(small, method, THREADS + ELSEWHERE + WAITING + 5)
+    until(lambda: len(small.threads._receiving) == len(calls))
     start = time.monotonic()
     assert grpc_failure(small.get).reason == "COURSE_NOT_FOUND"
     assert time.monotonic() - start < 2
@@ -232,39 +262,61 @@ def test_silent_calls_hold_nobody_up_and_their_threads_come_back(
     for call in calls:
         call.cancel()
     done.set()
-    # The threads that took their places end after the next calls.
-    deadline = time.monotonic() + 10
-    while len(small.threads._workers) > THREADS + SPARE:
-        assert time.monotonic() < deadline
-        grpc_failure(small.get)
-    until(lambda: threading.active_count() <= before)
+    until(lambda: not small.threads._receiving)
 
 
-def test_no_more_threads_are_replaced_than_may_and_the_longest_silent_call_makes_room(
+def test_no_more_messages_are_waited_for_than_may_and_the_longest_silent_call_makes_room(
     small: Small, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watchdog, "_MAX_REPLACED", 3)
-    small.threads._max_waiting = 100
-    done = threading.Event()
-
-    def nothing() -> Iterator[bytes]:
-        done.wait()
-        yield from ()
-
-    silent: grpc.StreamUnaryMultiCallable[bytes, bytes] = small.channel.stream_unary(
-        "/course.v1.CourseService/CreateCourse"
-    )
-    calls = [silent.future(nothing(), timeout=20) for _ in range(12)]
-    most = 0
-    while sum(call.done() for call in calls) < 12 - THREADS - 3:
-        most = max(most, len(small.threads._workers))
-        threading.Event().wait(0.002)
-    assert THREADS + SPARE < most <= THREADS + SPARE + 3 + 1  # one that was cancelled is perhaps on its way back
-    assert {call.code() for call in calls if call.done()} == {grpc.StatusCode.CANCELLED}
+    monkeypatch.setattr(watchdog, "_MAX_RECEIVING", 3)
+    assert grpc_failure(small.get).reason == "COURSE_NOT_FOUND"  # calls that wait for a connection lose their order
+    calls, done = silent_calls(small, "CreateCourse", 12)
+    until(lambda: sum(call.done() for call in calls) == 12 - 3)
+    assert {call.code() for call in calls[: 12 - 3]} == {grpc.StatusCode.CANCELLED}
+    assert not any(call.done() for call in calls[-3:])
+    assert grpc_failure(small.get).reason == "COURSE_NOT_FOUND"
     for call in calls:
         call.cancel()
     done.set()
-    assert grpc_failure(small.get).reason == "COURSE_NOT_FOUND"
+
+
+def test_large_messages_of_calls_that_wait_are_bounded_and_small_ones_go_on(
+    small: Small, stuck: tuple[threading.Event, "queue.SimpleQueue[int]"], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release, begun = stuck
+    monkeypatch.setattr(threads, "MAX_WAITING_BYTES", 150_000)
+    get = small.courses.GetCourse
+    working = [get.future(course_pb2.GetCourseRequest(name="courses/a"), timeout=20) for _ in range(THREADS)]
+    for _ in range(THREADS):
+        begun.get(timeout=5)
+    large = course_pb2.CreateCourseRequest(course=course_pb2.Course(title="x" * 80_000))
+    waiting = small.courses.CreateCourse.future(large, timeout=20)
+    until(lambda: len(small.threads._waiting) == 1)
+    check_refusal(grpc_failure(small.courses.CreateCourse, large, timeout=20))
+    little = get.future(course_pb2.GetCourseRequest(name="courses/a"), timeout=20)
+    until(lambda: len(small.threads._waiting) == 2)
+    release.set()
+    assert {call.code() for call in [*working, little]} == {grpc.StatusCode.NOT_FOUND}
+    assert grpc_failure(waiting.result).reason == "REQUEST_INVALID"
+    assert grpc_failure(small.courses.CreateCourse, large, timeout=20).reason == "REQUEST_INVALID"
+
+
+def test_a_message_that_comes_while_the_service_stops_is_worked_on(small: Small) -> None:
+    send = threading.Event()
+
+    def late() -> Iterator[bytes]:
+        assert send.wait(10)
+        yield course_pb2.GetCourseRequest(name="courses/a").SerializeToString()
+
+    get: grpc.StreamUnaryMultiCallable[bytes, bytes] = small.channel.stream_unary("/course.v1.CourseService/GetCourse")
+    call = get.future(late(), timeout=20)
+    until(lambda: len(small.threads._receiving) == 1)
+    closing = threading.Thread(target=small.threads.close, args=(10,))
+    closing.start()
+    send.set()
+    assert call.code() == grpc.StatusCode.NOT_FOUND
+    closing.join(10)
+    assert not closing.is_alive()
 
 
 def test_a_message_that_comes_late_is_worked_on(small: Small) -> None:

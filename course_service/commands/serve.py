@@ -22,7 +22,7 @@ from course_service.rest.app import make_app
 from course_service.rest.places import Places
 from course_service.rest.server import HttpServer
 from course_service.rpc.health import HealthServicer
-from course_service.rpc.interceptor import caller_of
+from course_service.rpc.interceptor import identify
 from course_service.rpc.server import make_health_server, make_server
 from course_service.rpc.threads import CallThreads
 from course_service.settings import DEVELOPMENT_SECRET, MIN_SECRET_LENGTH, Settings, load_settings
@@ -40,8 +40,8 @@ _log = logging.getLogger("course_service")
 
 _FLUSH_SECONDS = 1.0
 """How long the last responses may take to leave."""
-_SPARE = 3
-"""How many calls may wait for a query that they share, for each that is worked on."""
+_MAX_ELSEWHERE = 100
+"""How many calls by gRPC may wait for queries that they share."""
 _GRACE_SECONDS = 10.0
 """How long calls under way may take to finish once the service has stopped taking new ones."""
 
@@ -115,9 +115,13 @@ class _Servers:
         self._settings = settings
         self.health = Health(database)
         self._health_servicer = HealthServicer(self.health)
-        who = caller_of(guard) if settings.authenticates else None
+        who = identify(guard) if settings.authenticates else None
         self._threads = CallThreads(
-            settings.threads, spare=_SPARE * settings.threads, max_waiting=settings.max_waiting, caller_of=who
+            settings.threads,
+            max_elsewhere=_MAX_ELSEWHERE,
+            is_shared=database.shares_reads,
+            max_waiting=settings.max_waiting,
+            identify=who,
         )
         tokens = _page_tokens(settings)
         self._grpc, self._grpc_port = make_server(

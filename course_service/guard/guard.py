@@ -5,7 +5,7 @@ A face makes a `Call` of what comes in and passes these steps, in this order:
 1. `observed`: from here on the call is the current one; when it has ended, however it ended, it is observed once (the
    log has one line of it).
 2. `entered`: who calls (identify), may they (authorise), is there room (admit), is there time (deadline). None of these
-   reads the request's body. HTTP's probes alone do not enter.
+   looks at the request's message or body. HTTP's probes alone do not enter.
 3. The work, which `call.remaining()` bounds by the call's deadline.
 4. `failed`: whatever was raised becomes the error's status.
 """
@@ -61,12 +61,14 @@ class Guard:
     def identified(self, call: Call, credentials: Credentials) -> str:
         """Say who calls before the call's turn comes, so that callers can take turns; empty if it is not known.
 
-        It is not asked again when the call enters, unless it is not known: then `entered` says why.
+        It is not asked again when the call enters, unless it is not known: then `entered` says why. Whether the caller
+        may make the call is noted too, because a call that will be refused need not wait for its message.
         """
         try:
-            credentials.caller = self._identify(call, credentials)
+            credentials.caller = call.caller = self._identify(call, credentials)
+            self._authorise(call)
         except CourseError:
-            return ""
+            credentials.is_welcome = False
         return credentials.caller
 
     def entered(self, call: Call, credentials: Credentials) -> AbstractContextManager[None]:
@@ -101,7 +103,7 @@ _OVERLOADED = to_status(Overloaded())
 
 class _Observed(AbstractContextManager[None]):
     # A class, because a generator costs every call twice as much.
-    __slots__ = ("_call", "_observe", "_start", "_token")
+    __slots__ = ("_before", "_call", "_observe", "_start")
 
     def __init__(self, call: Call, observe: Observe) -> None:
         self._call = call
@@ -109,10 +111,10 @@ class _Observed(AbstractContextManager[None]):
 
     def __enter__(self) -> None:
         self._start = time.perf_counter()
-        self._token = begin(self._call)
+        self._before = begin(self._call)
 
     def __exit__(self, *_: object) -> None:
-        end(self._token)
+        end(self._before)
         self._observe(self._call, time.perf_counter() - self._start)
 
 

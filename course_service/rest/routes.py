@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from course_service import call, schemas, services
 from course_service.course import Course
 from course_service.guard.guard import Guard
+from course_service.later import finished_in_loop
 from course_service.responses import CourseResponse, CoursesResponse, ListCoursesResponse
 from course_service.rest import openapi
 from course_service.rest.body import StrictRequest, check_query
@@ -173,9 +174,9 @@ def make_routes(database: Database, tokens: PageTokens, guard: Guard, places: Pl
         response_model=CourseResponse,
         responses=responses(openapi.NOT_FOUND, openapi.INVALID_ID),
     )
-    def get_course(course_id: CourseIdPath) -> Response:
+    async def get_course(course_id: CourseIdPath) -> Response:
         """Return a course, also if it is deleted."""
-        return _response(services.get_course_by_id(database, course_id))
+        return _response(await finished_in_loop(services.get_course(database, course_id)))
 
     @routes.patch(
         "/courses/{course_id:course_id}",

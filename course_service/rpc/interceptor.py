@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator
+from functools import partial
+from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import grpc
 from google.protobuf.message import DecodeError
 from google.rpc import code_pb2, status_pb2
-from grpc._server import _Context  # what grpcio itself makes for each call, once it has a thread
 from grpc_status import rpc_status
 
-from course_service.call import STREAM_SECONDS, UNKNOWN_METHOD, Call, is_read, most_seconds
+from course_service.call import STREAM_SECONDS, UNKNOWN_METHOD, Call, is_read, most_seconds, working_on
 from course_service.errors import DeadlineExceeded, MethodUnknown, RequestMalformed
 from course_service.guard.guard import Guard, forget_frames
-from course_service.guard.steps import Credentials
-from course_service.rpc.threads import CallerOf, CallThreads, Worker
+from course_service.guard.internal import report
+from course_service.later import Answer, finished, next_answer
+from course_service.rpc.task import Task
+from course_service.rpc.threads import CallThreads, Identify
 from course_service.rpc.watchdog import LARGE_BYTES, Watchdog
 
 if TYPE_CHECKING:  # these classes take parameters in their type stubs only
@@ -66,48 +69,28 @@ class GuardInterceptor(grpc.ServerInterceptor):
         method = _method(path)
         seconds = most_seconds(method)
         decode, encode = handler.request_deserializer, handler.response_serializer
-        # A single message comes as a stream too, so that the guard decides when to read, and how long to wait.
         if handler.unary_unary is not None:
             unary = _Unary(self._guard, method, handler.unary_unary, self._watchdog, seconds, decode, encode)
-            return grpc.stream_unary_rpc_method_handler(unary)
+            return grpc.unary_unary_rpc_method_handler(unary)  # type: ignore[arg-type]  # grpcio only hands it on
         if handler.unary_stream is not None:
             updates = _Updates(self._guard, method, handler.unary_stream, self._watchdog, seconds, decode)
-            return grpc.stream_stream_rpc_method_handler(updates, None, encode)
+            return grpc.unary_stream_rpc_method_handler(updates, None, encode)
         if handler.stream_stream is not None:
             stream = _Stream(self._guard, method, handler.stream_stream, self._watchdog, STREAM_SECONDS, decode)
             return grpc.stream_stream_rpc_method_handler(stream, None, encode)
         raise TypeError(f"{method} takes a stream and returns one message, which the guard does not know")
 
 
-class _Credentials(Credentials):
-    __slots__ = ("_context",)
-
-    def __init__(self, context: grpc.ServicerContext) -> None:
-        super().__init__()
-        self._context = context
-
-    def pairs(self) -> Iterable[tuple[str, str | bytes]]:
-        return self._context.invocation_metadata()
-
-    def certificate(self) -> bytes | None:
-        shown: Sequence[Any] = self._context.auth_context().get("x509_pem_cert", ())  # bytes, whatever the types say
-        return shown[0] if shown else None
+def identify(guard: Guard) -> Identify:
+    """Make what asks who calls before a call's turn comes."""
+    return lambda task: guard.identified(task.call, task.credentials)
 
 
-def caller_of(guard: Guard) -> CallerOf:
-    """Make what says who calls, by what grpcio has its threads do."""
-
-    def shown(arguments: tuple[Any, ...]) -> tuple[str, Credentials]:
-        _, event, state, *_ = arguments  # grpcio's own; a test holds it to them
-        credentials = _Credentials(_Context(event, state, None))
-        call = Call("grpc", _method(event.call_details.method.decode()))
-        return guard.identified(call, credentials), credentials
-
-    return shown
-
-
-class _Guarded:
+class Guarded:
     """The calls of one method, and what those of all kinds have in common."""
+
+    receives = False
+    """Whether messages are received before a call is worked on."""
 
     def __init__(
         self,
@@ -124,22 +107,28 @@ class _Guarded:
         self._most_seconds = seconds
         self._is_read = is_read(method)
         self._behavior = behavior
+        self.is_coroutine = iscoroutinefunction(behavior)
+        """Whether the behavior is one: then it waits for what it shares with other calls, and for nothing else."""
         self._watchdog = watchdog
         self._decode = decode
         self._encode = encode
         self.experimental_thread_pool: CallThreads | None = getattr(behavior, "experimental_thread_pool", None)
         """What grpcio reads: threads of the method's own, to work in instead of the server's."""
 
-    def _call(self, context: grpc.ServicerContext, worker: Worker) -> Call:
-        deadline = min(time.monotonic() + context.time_remaining(), worker.arrived + self._most_seconds)
-        return Call(
-            "grpc",
-            self._method,
-            arrived=worker.arrived,
-            deadline=deadline,
-            is_surplus=worker.is_surplus,
-            leave_place=worker.leave_place,
-        )
+    def call(self, task: Task) -> Call:
+        """Make the call of a task."""
+        most = task.arrived + self._most_seconds
+        deadline = min(time.monotonic() + task.context.time_remaining(), most)
+        return Call("grpc", self._method, arrived=task.arrived, deadline=deadline)
+
+    def receive(self, task: Task, then: Callable[[Task], object]) -> None:
+        """Receive the messages of a call, and then go on with it."""
+        raise NotImplementedError
+
+    def work_on(self, task: Task, threads: CallThreads) -> bool:
+        """Work on a call; False if it goes on elsewhere."""
+        task.work_as_grpcio()
+        return True
 
     def _decoded(self, message: bytes) -> Any:  # noqa: ANN401  # any message
         try:
@@ -160,44 +149,73 @@ class _Guarded:
         return status_pb2.Status(code=code_pb2.CANCELLED)
 
 
-class _OneMessage(_Guarded):
+class _OneMessage(Guarded):
     """A method whose calls have one message."""
 
-    def _read(self, messages: Iterator[bytes], context: grpc.ServicerContext, worker: Worker) -> Any:  # noqa: ANN401  # any message
-        """Read the message. Raises `RequestMalformed` if there is none, or two, or it cannot be decoded.
+    receives = True
+
+    def receive(self, task: Task, then: Callable[[Task], object]) -> None:
+        """Receive the messages of a call: one, and of a write a second, if there is one.
 
         A method that only reads is not asked for a second one: to see that there is none costs a tenth of a GetCourse,
         and there is nothing that a second one could spoil.
         """
-        message = self._watchdog.next_message(messages, context, worker)
-        if message is None:
-            if not context.is_active():  # the watchdog has ended it
-                raise grpc.RpcError
-            raise RequestMalformed("A unary call has one message; this one has none.")
-        if not self._is_read and self._watchdog.next_message(messages, context, worker) is not None:
+        self._watchdog.receives(task)
+
+        def received(task: Task) -> None:
+            self._watchdog.has_received(task)
+            then(task)
+
+        task.receive(1 if self._is_read else 2, received)
+
+    def _request(self, task: Task) -> Any:  # noqa: ANN401  # any message
+        """Decode the message. Raises `RequestMalformed` if there is none, or two, or it cannot be decoded."""
+        if len(task.messages) == 1:
+            return self._decoded(task.messages[0])
+        if task.messages:
             raise RequestMalformed("A unary call has one message; this one has more.")
-        return self._decoded(message)
+        if not task.context.is_active():  # the caller has left, or the watchdog has ended the call
+            raise grpc.RpcError
+        raise RequestMalformed("A unary call has one message; this one has none.")
 
 
 class _Unary(_OneMessage):
     """A unary method's way through the guard."""
 
-    def __call__(self, messages: Iterator[bytes], context: grpc.ServicerContext) -> object:
-        worker = Worker.current()
-        call, credentials = self._call(context, worker), worker.credentials or _Credentials(context)
-        with self._guard.observed(call, credentials):
+    def work_on(self, task: Task, threads: CallThreads) -> bool:
+        """Work on a call; False if it goes on in the thread that has what it waits for."""
+        work = self._work(task)
+        answer = next_answer(work)
+        if answer is None:
+            return True
+        if task.is_elsewhere or not answer.at_once():
+            if threads.hand_on(task):
+                answer.then(partial(_go_on, task, work, threads))
+                return False
+            answer.wait()
+        finished(work)
+        return True
+
+    async def _work(self, task: Task) -> None:
+        call, context = task.call, task.context
+        status = None
+        response = b""
+        with self._guard.observed(call, task.credentials):
             try:
-                with self._guard.entered(call, credentials):
-                    request = self._read(messages, context, worker)
+                with self._guard.entered(call, task.credentials):
+                    request = self._request(task)
                     if not self._is_read:
                         call.note_request_id(getattr(request, "request_id", ""))
                     _check_deadline(call)
-                    response = self._encoded(self._behavior(request, context), context)
+                    result = self._behavior(request, context)
+                    response = self._encoded(await result if self.is_coroutine else result, context)
                 _note_absence(call, context)
-                return response  # noqa: TRY300  # an else would be one more place where a call goes on
             except BaseException as exception:  # grpcio would leave a SystemExit without a response
                 status = self._failed(call, context, exception)
-        return context.abort_with_status(rpc_status.to_status(status))
+        if status is None:
+            task.respond(response)
+        else:
+            task.fail(status)
 
     def _encoded(self, response: Any, context: grpc.ServicerContext) -> bytes:  # noqa: ANN401  # any message
         """Encode the response, and have the watchdog watch over it if it is large."""
@@ -215,33 +233,29 @@ class _Updates(_OneMessage):
 
     experimental_non_blocking = True
 
-    def __call__(
-        self, messages: Iterator[bytes], context: grpc.ServicerContext, send: Callable[[object], None]
-    ) -> None:
-        worker = Worker.current()
-        call, credentials = self._call(context, worker), worker.credentials or _Credentials(context)
-        with self._guard.observed(call, credentials):
+    def __call__(self, task: Task, context: grpc.ServicerContext, send: Callable[[object], None]) -> None:
+        call = task.call
+        with self._guard.observed(call, task.credentials):
             try:
-                with self._guard.entered(call, credentials):
-                    self._behavior(self._read(messages, context, worker), context, send)  # type: ignore[call-arg]  # see above
-                return  # noqa: TRY300  # as above
+                with self._guard.entered(call, task.credentials):
+                    self._behavior(self._request(task), context, send)  # type: ignore[call-arg]  # see above
+                return  # noqa: TRY300  # an else would be one more place where a call goes on
             except BaseException as exception:
                 status = self._failed(call, context, exception)
         context.abort_with_status(rpc_status.to_status(status))
 
 
-class _Stream(_Guarded):
+class _Stream(Guarded):
     """The way through the guard of a method with streams of messages and responses."""
 
-    def __call__(self, messages: Iterator[Any], context: grpc.ServicerContext) -> Iterator[Any]:
-        worker = Worker.current()
-        call, credentials = self._call(context, worker), worker.credentials or _Credentials(context)
+    def __call__(self, task: Task, context: grpc.ServicerContext) -> Iterator[Any]:
+        call = task.call
         seconds = call.deadline - time.monotonic()
         status = None
-        with self._guard.observed(call, credentials):
+        with self._guard.observed(call, task.credentials):
             try:
-                with self._guard.entered(call, credentials), self._watchdog.stream(context, seconds):
-                    yield from self._behavior(map(self._decoded, messages), context)
+                with self._guard.entered(call, task.credentials), self._watchdog.stream(context, seconds):
+                    yield from self._behavior(map(self._decoded, task), context)
             except GeneratorExit:
                 _note_absence(call, context)
                 raise
@@ -251,6 +265,17 @@ class _Stream(_Guarded):
                 _note_absence(call, context)
         if status is not None:
             context.abort_with_status(rpc_status.to_status(status))
+
+
+def _go_on(task: Task, work: Coroutine[Answer, None, None], threads: CallThreads) -> None:
+    """Do the rest of the work on a call, in the thread that has what it has waited for."""
+    try:
+        with working_on(task.call):
+            finished(work)
+    except BaseException as exception:  # the thread has others to answer
+        report(exception)
+    finally:
+        threads.end(task)
 
 
 def _method(path: str) -> str:

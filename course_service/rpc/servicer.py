@@ -25,10 +25,10 @@ class CourseServicer(course_pb2_grpc.CourseServiceServicer):
         asked = converters.create_course_request(request)
         return course_message(services.create_course(self._database, asked))
 
-    def GetCourse(self, request: course_pb2.GetCourseRequest, context: grpc.ServicerContext) -> course_pb2.Course:
+    async def GetCourse(self, request: course_pb2.GetCourseRequest, context: grpc.ServicerContext) -> course_pb2.Course:
         """Return a course."""
         asked = converters.get_course_request(request)
-        return course_message(services.get_course_by_id(self._database, asked.course_id))
+        return course_message(await services.get_course(self._database, asked.course_id))
 
     def ListCourses(
         self, request: course_pb2.ListCoursesRequest, context: grpc.ServicerContext

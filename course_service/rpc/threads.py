@@ -5,30 +5,21 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from queue import SimpleQueue
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 from course_service.guard.internal import report
-from course_service.guard.steps import Credentials
 from course_service.guard.turns import Turns
+from course_service.rpc.task import Task
 
+LARGE_BYTES = 1 << 16
+"""From what size on the messages of calls that wait are counted together; so many smaller ones are as much as that."""
+MAX_WAITING_BYTES = 64 << 20
+"""What the large messages of all calls that wait for a place may have together."""
 _PAUSE_SECONDS = 0.01
 """How often it is looked whether calls still wait, when all are to end."""
 
-
-class _Task(NamedTuple):
-    """What grpcio wants done for a call."""
-
-    arrived: float
-    function: Callable[..., object]
-    arguments: tuple[object, ...]
-    named: dict[str, object]
-    caller: str = ""
-    credentials: Credentials | None = None
-    """What the caller has shown, if it has been asked who calls."""
-
-
-CallerOf: TypeAlias = Callable[[tuple[Any, ...]], tuple[str, Credentials]]
-"""Says who calls, by the arguments of a task, and what it goes by. Raises nothing."""
+Identify: TypeAlias = Callable[[Task], object]
+"""Asks who calls, and notes it in the task. Raises nothing."""
 
 
 class CallThreads(ThreadPoolExecutor):
@@ -37,16 +28,16 @@ class CallThreads(ThreadPoolExecutor):
     grpcio has to be given a ThreadPoolExecutor, of which it calls `submit` only. It takes None for a future, which it
     needs to count calls for `maximum_concurrent_rpcs` and for nothing else.
 
-    As many calls are worked on at once as there are places. A call that waits for what it shares with others leaves its
-    place (`Worker.leave_place`) to the next, unless as many have as there are `spare` threads.
+    A call waits for a place once its message has been received, so who sends none holds none. As many calls are worked
+    on at once as there are places. One that waits for what it shares with others goes on elsewhere, in the thread that
+    has it, and its place goes to the next; so many calls at most. While that `is_shared` anyway, such a call takes no
+    place and no thread at all: its beginning is worked on in grpcio's own thread, for it waits for nothing.
 
-    A thread whose call waits for its message works on nothing either. `replace` adds another thread and a place, until
-    `retire` takes one of each away. So calls are worked on, however many callers keep theirs waiting.
+    What comes while `max_waiting` calls wait, or has a large message while those that wait have too many bytes, is done
+    at once by a thread that does nothing else, and has to be refused (`Task.is_surplus`): the others may all be held
+    up. Without `max_waiting` everything waits.
 
-    What comes while `max_waiting` calls wait is done at once by a thread that does nothing else, and is told by
-    `Worker.is_surplus` to refuse it: the others may all be held up. Without `max_waiting` everything waits.
-
-    If it is known who calls (`caller_of`), callers take turns, and what is refused is the last call of the one that has
+    If it is known who calls (`identify`), callers take turns, and what is refused is the last call of the one that has
     most waiting. Otherwise calls keep their order, as those of one caller do.
     """
 
@@ -54,163 +45,158 @@ class CallThreads(ThreadPoolExecutor):
         self,
         places: int,
         *,
-        spare: int = 0,
+        max_elsewhere: int = 0,
+        is_shared: Callable[[], bool] = lambda: False,
         max_waiting: int | None = None,
         name: str = "grpc",
-        caller_of: CallerOf | None = None,
+        identify: Identify | None = None,
     ) -> None:
-        super().__init__(places + spare)
+        super().__init__(places)
+        self._is_shared = is_shared
         self._max_waiting = max_waiting
-        self._name = name
-        self._caller_of = caller_of
+        self._identify = identify
+        self._receiving: set[Task] = set()
+        """Those whose messages are being received."""
         self._lock = threading.Lock()
         """Held while any of the following is looked at or changed, but for the queues."""
-        self._waiting: Turns[_Task] = Turns()
+        self._waiting: Turns[Task] = Turns()
+        self._waiting_bytes = 0
+        """What their large messages have together."""
         self._free = places
         """Places that no task has."""
-        self._spare = spare
-        """How many more may leave their places."""
-        self._too_many = 0
-        """Places to be taken away, each with a thread."""
-        self._workers: set[Worker] = set()
-        self._begun: SimpleQueue[_Task | None] = SimpleQueue()
+        self._free_elsewhere = max_elsewhere
+        """How many more may go on elsewhere."""
+        self._begun: SimpleQueue[Task | None] = SimpleQueue()
         """Tasks that have a place, for the next thread; a None ends one thread."""
-        self._surplus: SimpleQueue[_Task | None] = SimpleQueue()
-        for _ in range(places + spare):
-            self._start_worker()
+        self._surplus: SimpleQueue[Task | None] = SimpleQueue()
+        self._workers = [threading.Thread(target=self._work, name=name, daemon=True) for _ in range(places)]
+        for worker in self._workers:
+            worker.start()
         if max_waiting is not None:
-            Worker(self, self._surplus, is_surplus=True, name=f"{name}-surplus").start()
+            threading.Thread(target=self._refuse, name=f"{name}-surplus", daemon=True).start()
 
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:  # noqa: ANN401  # as there
-        """Have a task done by the next thread that is free."""
-        caller, credentials = self._caller_of(args) if self._caller_of else ("", None)
-        task = _Task(time.monotonic(), fn, args, kwargs, caller, credentials)
-        with self._lock:
-            if self._free:
-                self._free -= 1
-                self._waiting.begin(caller)
-                self._begun.put(task)
-            elif not self.is_full():
-                self._waiting.add(caller, task)
-            else:
-                self._surplus.put(self._waiting.displace(caller, task))
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **_: Any) -> Future[Any]:  # noqa: ANN401  # as there
+        """Have a task done, once its call's message is there, by the next thread that is free."""
+        task = Task(fn, args)
+        if self._identify:
+            self._identify(task)
+        if self.is_full() and not self._may_displace(task):
+            self._surplus.put(task)
+        elif task.credentials.is_welcome and task.handler.receives:
+            self._receiving.add(task)
+            task.handler.receive(task, self._go_on)
+        else:  # it is refused, whatever it brings; or it reads its messages itself
+            self._put(task)
         return None  # type: ignore[return-value]  # see above
 
     def is_full(self) -> bool:
         """Whether as many calls wait for a place as may."""
         return self._max_waiting is not None and len(self._waiting) >= self._max_waiting
 
-    def leave_place(self) -> bool:
-        """Give the place of a task to the next, if few enough have left theirs; False if not."""
+    def _may_displace(self, task: Task) -> bool:
         with self._lock:
-            if not self._spare:
+            return self._waiting.may_displace(task.call.caller)
+
+    def _go_on(self, task: Task) -> None:
+        """Go on with a task whose message has come."""
+        self._receiving.discard(task)
+        if task.handler.is_coroutine and task.size < LARGE_BYTES and self._is_shared() and self._begin_elsewhere(task):
+            self._do(task)
+        else:
+            self._put(task)
+
+    def _put(self, task: Task) -> None:
+        caller = task.call.caller
+        with self._lock:
+            if self._free:
+                self._free -= 1
+                self._waiting.begin(caller)
+                self._begun.put(task)
+            elif task.size >= LARGE_BYTES and not self._has_room(task):
+                self._surplus.put(task)
+            else:
+                self._waiting_bytes += task.size
+                if not self.is_full():
+                    self._waiting.add(caller, task)
+                else:
+                    displaced = self._waiting.displace(caller, task)
+                    self._waiting_bytes -= displaced.size
+                    self._surplus.put(displaced)
+
+    def _has_room(self, task: Task) -> bool:
+        return self._max_waiting is None or self._waiting_bytes + task.size <= MAX_WAITING_BYTES
+
+    def _begin_elsewhere(self, task: Task) -> bool:
+        """Begin a task elsewhere, if it takes nobody's turn and few enough are there."""
+        with self._lock:
+            if not self._free_elsewhere or len(self._waiting):
                 return False
-            self._spare -= 1
+            self._free_elsewhere -= 1
+            self._waiting.begin(task.call.caller)
+            task.is_elsewhere = True
+            return True
+
+    def hand_on(self, task: Task) -> bool:
+        """Let a task go on elsewhere, and give its place to the next; False if too many do. Then `end` ends it."""
+        if task.is_elsewhere:
+            return True
+        with self._lock:
+            if not self._free_elsewhere:
+                return False
+            self._free_elsewhere -= 1
+            task.is_elsewhere = True
             self._give_place()
             return True
 
-    def end(self, caller: str, *, has_place: bool) -> None:
-        """Note that a task of a caller has ended, in its place or after it has left it."""
+    def end(self, task: Task) -> None:
+        """Note that a task has ended."""
         with self._lock:
-            self._waiting.end(caller)
-            if has_place:
-                self._give_place()
+            self._waiting.end(task.call.caller)
+            if task.is_elsewhere:
+                self._free_elsewhere += 1
             else:
-                self._spare += 1
-
-    def replace(self) -> None:
-        """Add a thread and a place, because a call waits. Raises RuntimeError if the machine has no more threads."""
-        self._start_worker()
-        with self._lock:
-            self._give_place()
-
-    def retire(self) -> None:
-        """Take a place away as soon as one is free, and a thread, because one that was replaced is back."""
-        with self._lock:
-            self._too_many += 1
-            if self._free:
-                self._free -= 1
                 self._give_place()
 
     def _give_place(self) -> None:
-        if self._too_many:
-            self._too_many -= 1
-            self._begun.put(None)
-        elif len(self._waiting):
+        if len(self._waiting):
             _, task = self._waiting.next()
+            self._waiting_bytes -= task.size
             self._begun.put(task)
         else:
             self._free += 1
 
-    def _start_worker(self) -> None:
-        worker = Worker(self, self._begun, name=self._name)
-        with self._lock:
-            worker.start()
-            self._workers.add(worker)
+    def _work(self) -> None:
+        """Work on one call after the other."""
+        while task := self._begun.get():
+            self._do(task)
+            del task  # or it would keep its call until the next one comes
 
-    def ended(self, worker: "Worker") -> None:
-        """Note that a thread has ended."""
-        with self._lock:
-            self._workers.discard(worker)
+    def _do(self, task: Task) -> None:
+        has_ended = True
+        try:
+            has_ended = task.handler.work_on(task, self)
+        except BaseException as exception:  # grpcio catches what is an Exception
+            report(exception)
+        if has_ended:
+            self.end(task)
+
+    def _refuse(self) -> None:
+        """Work on calls that are too many."""
+        while task := self._surplus.get():
+            task.call.is_surplus = True
+            try:
+                task.handler.work_on(task, self)
+            except BaseException as exception:
+                report(exception)
+            del task
 
     def close(self, seconds: float) -> None:
-        """Let every thread end after the tasks that wait, and wait for them that long at most."""
+        """Let every thread end after the tasks that there are, and wait for them that long at most."""
         deadline = time.monotonic() + seconds
-        while len(self._waiting) and time.monotonic() < deadline:
+        while (self._receiving or len(self._waiting)) and time.monotonic() < deadline:
             time.sleep(_PAUSE_SECONDS)
-        with self._lock:
-            workers = list(self._workers)
-        for _ in workers:
+        for _ in self._workers:
             self._begun.put(None)
         self._surplus.put(None)
-        for worker in workers:
+        for worker in self._workers:
             worker.join(max(0.0, deadline - time.monotonic()))
-
-
-class Worker(threading.Thread):
-    """One of the threads, which knows of the call that it works on what grpcio does not pass to it."""
-
-    arrived = 0.0
-    """When the call came in, by `time.monotonic()`."""
-
-    credentials: Credentials | None = None
-    """What its caller has shown, if that has been asked before."""
-
-    _has_place = False
-    """Whether the call has one of the places to be worked on in."""
-
-    def __init__(
-        self, threads: CallThreads, tasks: SimpleQueue[_Task | None], *, is_surplus: bool = False, name: str
-    ) -> None:
-        super().__init__(name=name, daemon=True)
-        self.threads = threads
-        self.is_surplus = is_surplus
-        self._tasks = tasks
-
-    @staticmethod
-    def current() -> "Worker":
-        """Return the thread that asks."""
-        worker = threading.current_thread()
-        if not isinstance(worker, Worker):
-            raise TypeError(f"{worker.name} is no thread of calls")
-        return worker
-
-    def leave_place(self) -> None:
-        """Let another call be worked on while this one waits, if few enough have left their places."""
-        if self._has_place:
-            self._has_place = not self.threads.leave_place()
-
-    def run(self) -> None:
-        """Work on one call after the other."""
-        while task := self._tasks.get():
-            self._has_place = not self.is_surplus
-            self.arrived, self.credentials = task.arrived, task.credentials
-            try:
-                task.function(*task.arguments, **task.named)
-            except BaseException as exception:  # grpcio catches what is an Exception
-                report(exception)
-            self.credentials = None
-            if not self.is_surplus:
-                self.threads.end(task.caller, has_place=self._has_place)
-            del task  # or it would keep its call until the next one comes
-        self.threads.ended(self)

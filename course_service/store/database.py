@@ -118,13 +118,17 @@ class Database:
         self._has_search_index = False  # as of the last check, for the operator may build and drop it at any time
         self._combined = CombinedReads(self._read)
 
-    def get(self, course_id: str) -> Course | None:
+    async def get(self, course_id: str) -> Course | None:
         """Return the course of an id, deleted or not, or None, as of a moment after the call began.
 
-        Raises `DatabaseUnavailable`, `DeadlineExceeded`.
+        It waits as `later.py` has it. Raises `DatabaseUnavailable`, `DeadlineExceeded`.
         """
         with self._unit("read"):
-            return self._combined.get(course_id)
+            return await self._combined.get(course_id)
+
+    def shares_reads(self) -> bool:
+        """Whether `get` shares its query with other calls at present, and waits for another thread."""
+        return self._combined.shares()
 
     def read(self, work: Callable[[CourseRepository], _T]) -> _T:
         """Do work that only reads; each of its statements sees what was committed before the statement began.

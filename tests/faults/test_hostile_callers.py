@@ -137,10 +137,10 @@ def test_slow_callers_slow_nobody_else_down(url: URL, name: str) -> None:
     attackers_are_cut_off(slow)
 
 
-def test_slow_callers_freeze_everybody_if_nobody_watches(url: URL) -> None:
+def test_slow_callers_freeze_everybody_if_threads_wait_for_messages(url: URL) -> None:
     name = "64 silent gRPC calls"
-    slow = under_attack(url, name, seconds=6, fault="no_watchdog")
-    record("W3", f"{name} slow nobody down", control=f"no watchdog: {slow}")
+    slow = under_attack(url, name, seconds=6, fault="wait_in_the_thread")
+    record("W3", f"{name} slow nobody down", control=f"threads wait for messages: {slow}")
     with pytest.raises(AssertionError):
         others_go_on(slow)
     with pytest.raises(AssertionError):

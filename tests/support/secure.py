@@ -25,6 +25,7 @@ from course_service.rest.app import make_app
 from course_service.rest.places import Places
 from course_service.rest.server import HttpServer
 from course_service.rpc.health import HealthServicer
+from course_service.rpc.interceptor import identify as identify_first
 from course_service.rpc.server import make_server
 from course_service.rpc.threads import CallThreads
 from course_service.store.database import Database
@@ -100,7 +101,7 @@ def secured(
     """Run a service that identifies callers so."""
     authorise = Policy(str(policy))
     guard = Guard(identify=identify, authorise=authorise)
-    threads = CallThreads(4)
+    threads = CallThreads(4, identify=identify_first(guard))
     health = Health(database)
     server, grpc_port = make_server("127.0.0.1:0", database, TOKENS, HealthServicer(health), guard, threads, tls=tls)
     server.start()

@@ -83,11 +83,17 @@ def certificate_always_new() -> None:
 
 
 @fault
-def no_watchdog() -> None:
-    """Wait for a call's message as long as the caller likes, and do nothing else meanwhile."""
-    for name in ("begin", "end"):
-        put("course_service.rpc.watchdog:Watchdog", name, lambda *_: None)
-    put("course_service.rpc.watchdog:Watchdog", "next_message", lambda _, messages, *__: next(messages, None))
+def wait_in_the_thread() -> None:
+    """Have a call's thread wait for its message, as long as the caller likes."""
+    unary = "course_service.rpc.interceptor:_OneMessage"
+    put(unary, "receives", False)  # noqa: FBT003  # as all of them are called
+    request = put(unary, "_request", None)
+
+    def wait(self: Any, task: Any) -> object:
+        task.messages.append(task._arguments[4]())
+        return request(self, task)
+
+    put(unary, "_request", wait)
 
 
 @fault
@@ -98,9 +104,9 @@ def answer_from_the_query_before() -> None:
         found = self._reads(lambda courses: courses.get_many({read.course_id for read in reads}, full=True))
         before, self.before = getattr(self, "before", {}), found
         for read in reads:
-            read.answer({**found, **before}.get(read.course_id))
+            self.answer(read, {**found, **before}.get(read.course_id))
 
-    put("course_service.store.combined_reads:CombinedReads", "answer", answer)
+    put("course_service.store.combined_reads:CombinedReads", "ask_for", answer)
 
 
 @fault
@@ -243,7 +249,7 @@ def bugs() -> None:
     wrapped.__cause__ = statement
     kinds: dict[str, BaseException] = {
         "create_course": SystemExit(secret),
-        "get_course_by_id": RuntimeError(secret),
+        "get_course": RuntimeError(secret),
         "list_courses": statement,
         "update_course": wrapped,
         "delete_course": UnicodeEncodeError("utf-8", secret, 0, 1, secret),
@@ -278,13 +284,13 @@ def telling() -> None:
 def growing_list() -> None:
     """Keep 10 KB of every GetCourse."""
     kept: list[bytes] = []
-    get = put("course_service.services", "get_course_by_id", None)
+    get = put("course_service.services", "get_course", None)
 
-    def keeping(*arguments: object) -> object:
+    async def keeping(*arguments: object) -> object:
         kept.append(os.urandom(10_000))
-        return get(*arguments)
+        return await get(*arguments)
 
-    put("course_service.services", "get_course_by_id", keeping)
+    put("course_service.services", "get_course", keeping)
 
 
 @fault
@@ -319,16 +325,16 @@ def no_sizes() -> None:
 def stale_get() -> None:
     """Answer GetCourse from a copy that is up to a second old."""
     copies: dict[str, tuple[float, object]] = {}
-    get = put("course_service.services", "get_course_by_id", None)
+    get = put("course_service.services", "get_course", None)
 
-    def from_copy(database: Any, course_id: str) -> object:
+    async def from_copy(database: Any, course_id: str) -> object:
         made, course = copies.get(course_id, (0.0, None))
         if time.monotonic() - made > 1:
-            course = get(database, course_id)
+            course = await get(database, course_id)
             copies[course_id] = time.monotonic(), course
         return course
 
-    put("course_service.services", "get_course_by_id", from_copy)
+    put("course_service.services", "get_course", from_copy)
 
 
 @fault

@@ -1,0 +1,63 @@
+"""Work that may have to wait for an answer, as a coroutine: whoever calls it decides how it waits."""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Coroutine
+from typing import Protocol, TypeVar
+
+_T = TypeVar("_T")
+
+
+class Answer(Protocol):
+    """What work waits for."""
+
+    def at_once(self) -> bool:
+        """Get it in this thread, if nothing is gained by waiting for it together with others; else return False."""
+
+    def wait(self) -> None:
+        """Wait in this thread until it is there."""
+
+    def then(self, go_on: Callable[[], object]) -> None:
+        """Have `go_on` called once it is there, by the thread that has it. It must raise nothing, and not wait."""
+
+
+def next_answer(work: Coroutine[Answer, None, object]) -> Answer | None:
+    """Do work until it has to wait; returns what it waits for, or None if it has ended. Raises what the work raises."""
+    try:
+        return work.send(None)
+    except StopIteration:
+        return None
+
+
+def finished(work: Coroutine[Answer, None, _T]) -> _T:
+    """Do work to its end, and wait in this thread for what it waits for. Raises what the work raises."""
+    while True:
+        try:
+            answer = work.send(None)
+        except StopIteration as end:
+            value: _T = end.value
+            return value
+        answer.wait()
+
+
+async def finished_in_loop(work: Coroutine[Answer, None, _T]) -> _T:
+    """Do work to its end, and have the event loop go on with other work meanwhile. Raises what the work raises."""
+    loop = asyncio.get_running_loop()
+    while True:
+        try:
+            answer = work.send(None)
+        except StopIteration as end:
+            value: _T = end.value
+            return value
+        is_there = loop.create_future()
+
+        def tell(is_there: asyncio.Future[None] = is_there) -> None:
+            if not is_there.done():  # its request may have been given up
+                is_there.set_result(None)
+
+        def go_on() -> None:
+            with contextlib.suppress(RuntimeError):  # the loop has ended
+                loop.call_soon_threadsafe(tell)
+
+        answer.then(go_on)
+        await is_there

@@ -1,0 +1,105 @@
+"""What the service uses of grpcio's internals, to receive messages before a call takes a thread and to respond from any
+thread, is still so."""
+
+import inspect
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from typing import Any
+
+import grpc
+import pytest
+from grpc import _server
+
+from course_service.guard.guard import Guard
+from course_service.rpc.interceptor import GuardInterceptor
+from course_service.rpc.task import Task
+from course_service.rpc.threads import CallThreads
+
+CALL = ["rpc_event", "state", "behavior", "argument_thunk", "request_deserializer", "response_serializer"]
+
+
+def test_grpcio_has_the_functions_that_it_had() -> None:
+    for function in (_server._unary_response_in_pool, _server._stream_response_in_pool):
+        assert list(inspect.signature(function).parameters) == CALL
+    assert list(inspect.signature(_server._Context).parameters) == ["rpc_event", "state", "request_deserializer"]
+    assert list(inspect.signature(_server._receive_message).parameters) == ["state", "call", "request_deserializer"]
+    assert list(inspect.signature(_server._status).parameters) == ["rpc_event", "state", "serialized_response"]
+    assert list(inspect.signature(_server._is_rpc_state_active).parameters) == ["state"]
+    make: Callable[[], object] = _server._RPCState
+    assert {"condition", "due", "request"} <= vars(make()).keys()
+
+
+class Seen(CallThreads):
+    """Threads that keep what grpcio has them do, and in which of its threads it says so."""
+
+    def __init__(self) -> None:
+        super().__init__(2)
+        self.submitted: list[tuple[Any, ...]] = []
+        self.messages: list[Any] = []
+        self.threads: set[int] = set()
+
+    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+        self.submitted.append((*args, kwargs))
+        self.threads.add(threading.get_ident())
+        return super().submit(fn, *args, **kwargs)
+
+    def _put(self, task: Task) -> None:
+        self.messages.append(task.messages)
+        self.threads.add(threading.get_ident())
+        super()._put(task)
+
+
+@pytest.fixture
+def seen() -> Iterator[Seen]:
+    threads = Seen()
+    yield threads
+    threads.close(5)
+
+
+@pytest.fixture
+def channel(seen: Seen) -> Iterator[grpc.Channel]:
+    server = grpc.server(seen, interceptors=[GuardInterceptor(Guard())])
+
+    def twice(message: bytes, _: grpc.ServicerContext) -> bytes:
+        return message * 2
+
+    server.add_generic_rpc_handlers(
+        (grpc.method_handlers_generic_handler("test.Service", {"Double": grpc.unary_unary_rpc_method_handler(twice)}),)
+    )
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        yield channel
+    server.stop(None).wait()
+
+
+@pytest.mark.parametrize("message", [b"", b"a", b"a" * 100_000])
+def test_a_call_takes_a_thread_only_when_its_message_is_there(
+    channel: grpc.Channel, seen: Seen, message: bytes
+) -> None:
+    double: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary("/test.Service/Double")
+    assert double(message, timeout=20) == message * 2
+    ((_, event, state, *_, named),) = seen.submitted
+    assert event.call_details.method == b"/test.Service/Double"
+    assert isinstance(state, _server._RPCState)
+    assert named == {}
+    assert seen.messages == [[message]]
+    assert len(seen.threads) == 1, "a message arrives in the same thread as its call, so nothing has to be locked"
+    assert seen.threads.isdisjoint({worker.ident for worker in seen._workers})
+
+
+def test_a_call_that_ends_before_its_message_comes_has_none(channel: grpc.Channel, seen: Seen) -> None:
+    double: grpc.StreamUnaryMultiCallable[bytes, bytes] = channel.stream_unary("/test.Service/Double")
+    sent = threading.Event()
+
+    def nothing() -> Iterator[bytes]:
+        sent.wait(20)
+        yield from ()
+
+    with pytest.raises(grpc.RpcError):
+        double(nothing(), timeout=0.3)
+    sent.set()
+    with pytest.raises(grpc.RpcError):
+        double(iter(()), timeout=20)
+    assert seen.messages == [[], []]
