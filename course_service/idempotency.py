@@ -53,15 +53,15 @@ def write_once(
     result: Result[_T],
     *,
     known: _T | None = None,
-    is_one_statement: bool = False,
+    only: Course | None = None,
 ) -> _T:
     """Do the work of a request in one transaction: once per request_id, and not at all with validate_only.
 
     Raises what the work raises, and `RequestIdReused`.
 
     `known` is the result, if it is determined before the work. Such work can be retried even without a request_id,
-    because it recognises its own courses. `is_one_statement` says that such work writes by its first statement alone;
-    so without a request_id it needs no transaction.
+    because it recognises its own courses. `only` is the new course that is all that such work adds, by its first
+    statement alone: so it needs no transaction of several statements, and is one round trip.
     """
     this_call = call.current()
     this_call.request_id = request.request_id
@@ -84,14 +84,25 @@ def write_once(
 
     if request.validate_only:
         done = database.try_out(tried)
+    elif request.request_id and only and known and _is_added_at_once(database, key, request.fingerprint, only):
+        done = known
     elif request.request_id:
         done = database.write(recorded, repeatable=True)
-    elif is_one_statement:
+    elif only:
         done = database.write_at_once(work)
     else:
         done = database.write(work, repeatable=known is not None)
     this_call.course = ",".join(course.name for course in result.to_outcome(done).courses) or this_call.course
     return done
+
+
+def _is_added_at_once(database: Database, key: RecordKey, fingerprint: str, course: Course) -> bool:
+    """Add a course with its record in one round trip; False if either is there, or may be."""
+    if course.course_id != course.uid:  # somebody has chosen it: it may be taken, and its record must not be kept then
+        return False
+    return database.write_at_once(
+        lambda repositories: repositories.records.add_with_course(key, fingerprint, datetime.now(UTC), course)
+    )
 
 
 def _outcome_of(record: IdempotencyRecord, request: _Write) -> Outcome:

@@ -67,10 +67,8 @@ def create_course(database: Database, request: CreateCourseRequest) -> Course:
         repositories.courses.add(course)
         return course
 
-    is_one_statement = not course.external_ids
-    return write_once(
-        database, "CreateCourse", request, work, ONE_COURSE, known=course, is_one_statement=is_one_statement
-    )
+    only = None if course.external_ids else course
+    return write_once(database, "CreateCourse", request, work, ONE_COURSE, known=course, only=only)
 
 
 def batch_create_courses(database: Database, request: BatchCreateCoursesRequest) -> list[Course]:

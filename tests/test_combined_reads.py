@@ -130,12 +130,12 @@ def hold(stored: Stored, callers: Callers) -> tuple[Query, "Future[Course | None
     return stored.query(1), alone, shared
 
 
-def test_a_call_that_is_alone_asks_for_itself(stored: Stored, callers: Callers) -> None:
+def test_a_call_that_is_alone_asks_for_itself(stored: Stored, combined: CombinedReads, callers: Callers) -> None:
     stored.waits = False
     assert callers("a").result(5) == course("a")
     assert callers("nope").result(5) is None
     assert [query.course_ids for query in stored.queries] == [{"a"}, {"nope"}]
-    assert "reader" not in {thread.name for thread in threading.enumerate()}
+    assert not combined._readers
 
 
 def test_what_comes_while_a_query_runs_shares_the_next_one(

@@ -224,6 +224,7 @@ def test_a_call_by_http_is_observed_once(
 ) -> None:
     verb, path, more, error, method, code = HTTP[status]
     if error:
+        monkeypatch.setattr(CourseRepository, "get_many", raising(error))
         monkeypatch.setattr(CourseRepository, "get", raising(error))
     found = service.http.request(verb, path, **more).status_code
     assert found == (422 if status == 415 else status)  # a body that is no JSON is refused as one that is malformed

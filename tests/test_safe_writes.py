@@ -14,6 +14,7 @@ from course.v1 import course_pb2
 from pydantic import Field
 from sqlalchemy import create_engine, text
 from sqlalchemy.engine import URL
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.pool import NullPool
 
 from course_service.call import Call, working_on
@@ -27,6 +28,7 @@ from course_service.store.idempotency_records import ABSENT_FIELDS, IdempotencyR
 from course_service.validation import validated
 from tests.conftest import Service
 from tests.support.calls import call, create, failed, get, names
+from tests.test_repository import COURSE
 
 
 def new_id() -> str:
@@ -350,3 +352,47 @@ def test_a_write_that_fails_after_it_claimed_its_id_leaves_nothing_and_the_id_fr
     assert everything(service) == state
     assert call(service, method, **request)
     assert everything(service) != state
+
+
+# A course and its record in one round trip
+
+
+KEY = RecordKey("ann", "CreateCourse", "00000000-0000-4000-8000-000000000001")
+
+
+def add(database: Database, course: Course) -> bool:
+    now = datetime.now(UTC)
+    return database.write_at_once(lambda stored: stored.records.add_with_course(KEY, "fingerprint", now, course))
+
+
+def new_course(title: str) -> Course:
+    uid = str(uuid.uuid4())
+    return dataclasses.replace(COURSE, uid=uid, course_id=uid, title=title)
+
+
+def recorded(database: Database) -> list[Course]:
+    record = database.write(lambda stored: stored.records.find(KEY))
+    return list(record.outcome.courses) if record else []
+
+
+def exists(database: Database, course: Course) -> bool:
+    return bool(database.read(lambda courses: courses.get(course.course_id)))
+
+
+def test_a_course_comes_with_its_record_and_only_if_there_is_none(database: Database) -> None:
+    first, second = new_course("Biology"), new_course("Chemistry")
+    assert add(database, first)
+    assert not add(database, first)  # as after a COMMIT whose answer was lost
+    assert not add(database, second)
+    assert exists(database, first)
+    assert not exists(database, second)
+    assert recorded(database) == [first]
+
+
+def test_a_record_is_not_kept_without_its_course(database: Database) -> None:
+    course = new_course("")  # which the table refuses
+    with pytest.raises(IntegrityError):
+        add(database, course)
+    assert not exists(database, course)
+    assert recorded(database) == []
+    assert add(database, new_course("Biology"))

@@ -121,7 +121,7 @@ class CourseRepository:
 
     def _add(self, courses: Sequence[Course]) -> dict[int, _Conflict]:
         # In one order everywhere, so that two transactions cannot wait for each other.
-        rows = [_row(course) for course in sorted(courses, key=lambda course: course.course_id)]
+        rows = [course_row(course) for course in sorted(courses, key=lambda course: course.course_id)]
         inserted = self._insert(_COURSES, rows, CourseRow.uid)
         conflicts: dict[int, _Conflict] = {}
         if len(inserted) < len(courses):
@@ -140,7 +140,7 @@ class CourseRepository:
 
         Raises `EtagMismatch` if the old version is no longer the newest, and `ExternalIdInUse`.
         """
-        parameters = {"old_uid": old.uid, "old_revision": old.revision, **_row(new)}
+        parameters = {"old_uid": old.uid, "old_revision": old.revision, **course_row(new)}
         del parameters["uid"], parameters["course_id"]
         if not _REPLACE.execute(self._connection, parameters):
             raise EtagMismatch(old.name)
@@ -207,5 +207,6 @@ def _conflict(course: Course, holder: Course | None) -> _Conflict | None:
     return functools.partial(error, course.name)
 
 
-def _row(course: Course) -> dict[str, Any]:
+def course_row(course: Course) -> dict[str, Any]:
+    """Return the columns of a course."""
     return {**{field: getattr(course, field) for field in _FIELDS}, "search_text": course.search_text}

@@ -11,8 +11,10 @@ from pydantic_core import from_json, to_json
 from sqlalchemy import Connection, and_, bindparam, delete, select, tuple_, update
 
 from course_service.course import Course
+from course_service.store.courses import course_row
 from course_service.store.inserts import Inserts
 from course_service.store.models import IdempotencyRecordRow
+from course_service.store.recorded_creates import add_recorded
 from course_service.store.statements import WriteStatement
 
 _RECORDS = Inserts(IdempotencyRecordRow)
@@ -80,15 +82,14 @@ class IdempotencyRecords:
 
         While another transaction has inserted one and not ended, waits for its end.
         """
-        row = {
-            "caller": key.caller,
-            "method": key.method,
-            "request_id": key.request_id,
-            "fingerprint": fingerprint,
-            "courses": None if outcome is None else _to_json(outcome),
-            "create_time": now,
-        }
-        return _RECORDS.one(self._connection, row)
+        return _RECORDS.one(self._connection, _row(key, fingerprint, now, outcome))
+
+    def add_with_course(self, key: RecordKey, fingerprint: str, now: datetime, course: Course) -> bool:
+        """Insert a record together with the new course that is its outcome, in one round trip; False if it was there.
+
+        Nobody else may be able to take the course's id: it has to be its uid.
+        """
+        return add_recorded(self._connection, course_row(course), _row(key, fingerprint, now, Outcome([course])))
 
     def complete(self, key: RecordKey, outcome: Outcome) -> None:
         """Add the outcome to a record that this transaction has claimed without it."""
@@ -109,6 +110,17 @@ class IdempotencyRecords:
             .with_for_update(skip_locked=True)
         )
         return self._connection.execute(delete(IdempotencyRecordRow).where(tuple_(*_KEY).in_(due))).rowcount
+
+
+def _row(key: RecordKey, fingerprint: str, now: datetime, outcome: Outcome | None) -> dict[str, object]:
+    return {
+        "caller": key.caller,
+        "method": key.method,
+        "request_id": key.request_id,
+        "fingerprint": fingerprint,
+        "courses": None if outcome is None else _to_json(outcome),
+        "create_time": now,
+    }
 
 
 def _to_json(outcome: Outcome) -> str:

@@ -19,11 +19,35 @@ class WriteStatement:
 
     def execute(self, connection: Connection, parameters: Mapping[str, Any]) -> int:
         """Run it; returns how many rows it wrote."""
-        name = connection.dialect.name
-        text = self._texts.get(name)
-        if text is None:
-            text = self._texts[name] = _Text(self._others.get(name, self._statement), connection.dialect)
+        text = self.text(connection.dialect)
         return connection.exec_driver_sql(text.sql, text.parameters(parameters)).rowcount
+
+    def text(self, dialect: Dialect) -> "_Text":
+        """Return it as it is sent."""
+        text = self._texts.get(dialect.name)
+        if text is None:
+            text = self._texts[dialect.name] = _Text(self._others.get(dialect.name, self._statement), dialect)
+        return text
+
+
+class StatementsAtOnce:
+    """Statements that share one set of parameters and are sent as one text, where the database takes that.
+
+    PostgreSQL makes a transaction of such a text, unless it is in one.
+    """
+
+    def __init__(self, *statements: WriteStatement) -> None:
+        self._statements = statements
+
+    def execute(self, connection: Connection, parameters: Mapping[str, Any]) -> int:
+        """Run them; returns how many rows the last one wrote."""
+        if connection.dialect.positional:
+            return [statement.execute(connection, parameters) for statement in self._statements][-1]
+        texts = [statement.text(connection.dialect) for statement in self._statements]
+        values = dict(parameters)
+        for text in texts:
+            values |= text.processed(parameters)
+        return connection.exec_driver_sql("; ".join(text.sql for text in texts), values).rowcount
 
 
 class _Text:
@@ -40,7 +64,9 @@ class _Text:
 
     def parameters(self, given: Mapping[str, Any]) -> dict[str, object] | tuple[object, ...]:
         """Return parameters as the driver takes them."""
-        values = dict(given)
-        for name, processor in self._processors.items():
-            values[name] = processor(values[name])
+        values = {**given, **self.processed(given)}
         return tuple(values[name] for name in self._positions) if self._positions else values
+
+    def processed(self, given: Mapping[str, Any]) -> dict[str, object]:
+        """Return those parameters that the driver takes as something else."""
+        return {name: processor(given[name]) for name, processor in self._processors.items()}

@@ -1,0 +1,44 @@
+"""A new course and the record of its request, stored in one round trip."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import Connection, and_, bindparam, exists, select
+from sqlalchemy.dialects import postgresql, sqlite
+
+from course_service.store.models import CourseRow, IdempotencyRecordRow
+from course_service.store.statements import StatementsAtOnce, WriteStatement
+
+_PREFIX = "record_"
+"""Of the record's parameters; the course has a create_time too."""
+_COURSE_COLUMNS = CourseRow.__table__.columns
+_RECORD = {
+    column: bindparam(_PREFIX + column.key, type_=column.type) for column in IdempotencyRecordRow.__table__.columns
+}
+# The course is in what its record says was returned, so a record of another request, or of another try, is another one.
+_RECORD_IS_THERE = exists().where(
+    and_(*(column == value for column, value in _RECORD.items() if column.primary_key or column.key == "courses"))
+)
+_COURSE = select(*(bindparam(column.key, type_=column.type) for column in _COURSE_COLUMNS)).where(_RECORD_IS_THERE)
+
+
+def _statements(dialect: Any) -> tuple[Any, Any]:  # noqa: ANN401  # each has an insert of its own
+    record = dialect.insert(IdempotencyRecordRow).values(_RECORD).on_conflict_do_nothing()
+    course = dialect.insert(CourseRow).from_select([column.key for column in _COURSE_COLUMNS], _COURSE)
+    return record, course.on_conflict_do_nothing()
+
+
+_ADD = StatementsAtOnce(
+    *(
+        WriteStatement(one, sqlite=other)
+        for one, other in zip(_statements(postgresql), _statements(sqlite), strict=True)
+    )
+)
+
+
+def add_recorded(connection: Connection, course: Mapping[str, Any], record: Mapping[str, Any]) -> bool:
+    """Insert a record and, if it was not there, its course; False if anything was: then the record may be, or not.
+
+    It is right only for a course whose keys nobody else can have taken: its record would be there without it.
+    """
+    return _ADD.execute(connection, {**course, **{_PREFIX + name: value for name, value in record.items()}}) == 1
