@@ -93,8 +93,9 @@ def lost_commit(postgresql: Database, postgresql_url: URL, postgres_server: Post
 @pytest.mark.parametrize(
     ("how", "sent"),
     [
-        ({}, 1),
-        ({"request_id": str(uuid.uuid4())}, 3),
+        ({"course_id": "bio"}, 1),
+        ({"request_id": str(uuid.uuid4())}, 1),
+        ({"request_id": str(uuid.uuid4()), "course_id": "bio"}, 3),
         ({"external_ids": {"sis": "A1"}}, 3),
         ({"request_id": str(uuid.uuid4()), "external_ids": {"sis": "A1"}}, 4),
     ],
@@ -102,12 +103,12 @@ def lost_commit(postgresql: Database, postgresql_url: URL, postgres_server: Post
 def test_a_create_goes_to_the_database_as_few_times_as_can_be(
     postgresql: Database, how: dict[str, Any], sent: int
 ) -> None:
-    """Its statements and a COMMIT; a BEGIN goes with the first of them, and one statement needs neither."""
+    """Its statements and a COMMIT; a BEGIN goes with the first of them, and what is sent at once needs neither."""
     statements = []
     event.listen(postgresql._writer, "before_cursor_execute", lambda *arguments: statements.append(arguments[2]))
-    create_course(postgresql, request("bio", **how))
+    course = create_course(postgresql, request(**how))
     assert len(statements) == sent
-    assert get_course_by_id(postgresql, "bio").title == "Biology"
+    assert get_course_by_id(postgresql, course.course_id) == course
 
 
 @pytest.mark.parametrize("request_id", ["", str(uuid.uuid4())])
@@ -145,13 +146,14 @@ def test_a_write_that_may_have_been_stored_is_never_said_not_to_be(
 
 
 @pytest.mark.parametrize("request_id", ["", str(uuid.uuid4())])
+@pytest.mark.parametrize("course_id", ["", "bio"])
 def test_a_create_whose_commit_was_not_answered_is_made_once(
-    postgresql: Database, postgresql_url: URL, lost_commit: Callable[..., None], request_id: str
+    postgresql: Database, postgresql_url: URL, lost_commit: Callable[..., None], course_id: str, request_id: str
 ) -> None:
     lost_commit()
-    course = create_course(postgresql, request("bio", request_id))
+    course = create_course(postgresql, request(course_id, request_id))
     assert rows(postgresql_url) == 1
-    assert get_course_by_id(postgresql, "bio") == course
+    assert get_course_by_id(postgresql, course.course_id) == course
 
 
 def test_a_step_whose_commit_was_not_answered_is_repeated_only_under_a_request_id(

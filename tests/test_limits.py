@@ -319,6 +319,30 @@ def test_a_message_that_comes_while_the_service_stops_is_worked_on(small: Small)
     assert not closing.is_alive()
 
 
+def test_a_call_that_waits_elsewhere_is_waited_for_when_the_service_stops(
+    small: Small, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release, begun = threading.Event(), threading.Event()
+
+    def find_none(*_: object, **__: object) -> dict[str, object]:
+        begun.set()
+        assert release.wait(20)
+        return {}
+
+    monkeypatch.setattr(CourseRepository, "get_many", find_none)
+    monkeypatch.setattr(database._combined, "_shared_until", time.monotonic() + 60)
+    call = small.courses.GetCourse.future(course_pb2.GetCourseRequest(name="courses/a"), timeout=20)
+    assert begun.wait(5)
+    closing = threading.Thread(target=small.threads.close, args=(10,))
+    closing.start()
+    closing.join(0.3)
+    assert closing.is_alive()
+    release.set()
+    assert call.code() == grpc.StatusCode.NOT_FOUND
+    closing.join(10)
+    assert not closing.is_alive()
+
+
 def test_a_message_that_comes_late_is_worked_on(small: Small) -> None:
     send = threading.Event()
 

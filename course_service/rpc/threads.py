@@ -52,6 +52,7 @@ class CallThreads(ThreadPoolExecutor):
         identify: Identify | None = None,
     ) -> None:
         super().__init__(places)
+        self._max_elsewhere = max_elsewhere
         self._is_shared = is_shared
         self._max_waiting = max_waiting
         self._identify = identify
@@ -64,8 +65,8 @@ class CallThreads(ThreadPoolExecutor):
         """What their large messages have together."""
         self._free = places
         """Places that no task has."""
-        self._free_elsewhere = max_elsewhere
-        """How many more may go on elsewhere."""
+        self._elsewhere = 0
+        """How many go on elsewhere."""
         self._begun: SimpleQueue[Task | None] = SimpleQueue()
         """Tasks that have a place, for the next thread; a None ends one thread."""
         self._surplus: SimpleQueue[Task | None] = SimpleQueue()
@@ -129,11 +130,9 @@ class CallThreads(ThreadPoolExecutor):
     def _begin_elsewhere(self, task: Task) -> bool:
         """Begin a task elsewhere, if it takes nobody's turn and few enough are there."""
         with self._lock:
-            if not self._free_elsewhere or len(self._waiting):
+            if len(self._waiting) or not self._goes_elsewhere(task):
                 return False
-            self._free_elsewhere -= 1
             self._waiting.begin(task.call.caller)
-            task.is_elsewhere = True
             return True
 
     def hand_on(self, task: Task) -> bool:
@@ -141,19 +140,22 @@ class CallThreads(ThreadPoolExecutor):
         if task.is_elsewhere:
             return True
         with self._lock:
-            if not self._free_elsewhere:
+            if not self._goes_elsewhere(task):
                 return False
-            self._free_elsewhere -= 1
-            task.is_elsewhere = True
             self._give_place()
             return True
+
+    def _goes_elsewhere(self, task: Task) -> bool:
+        task.is_elsewhere = self._elsewhere < self._max_elsewhere
+        self._elsewhere += task.is_elsewhere
+        return task.is_elsewhere
 
     def end(self, task: Task) -> None:
         """Note that a task has ended."""
         with self._lock:
             self._waiting.end(task.call.caller)
             if task.is_elsewhere:
-                self._free_elsewhere += 1
+                self._elsewhere -= 1
             else:
                 self._give_place()
 
@@ -193,7 +195,7 @@ class CallThreads(ThreadPoolExecutor):
     def close(self, seconds: float) -> None:
         """Let every thread end after the tasks that there are, and wait for them that long at most."""
         deadline = time.monotonic() + seconds
-        while (self._receiving or len(self._waiting)) and time.monotonic() < deadline:
+        while (self._receiving or len(self._waiting) or self._elsewhere) and time.monotonic() < deadline:
             time.sleep(_PAUSE_SECONDS)
         for _ in self._workers:
             self._begun.put(None)
