@@ -23,7 +23,7 @@ from course_service.startup import StartupError
 from course_service.store import faults, search_index
 from course_service.store.database import check_encoding
 from course_service.store.engines import postgresql_engine, sqlite_engine
-from course_service.store.models import Base, exists_on
+from course_service.store.models import METADATA, exists_on
 
 _LOCK_KEY = 4_019_672_561  # any number that nothing else on this database locks
 _PATIENCE_SECONDS: float = context.config.attributes.get("patience_seconds", 60.0)
@@ -93,7 +93,7 @@ def migrate(connection: Connection) -> None:
     """Run the migrations that the command asks for, all or none."""
     context.configure(
         connection=connection,
-        target_metadata=Base.metadata,
+        target_metadata=METADATA,
         transaction_per_migration=True,  # a migration that needs to can then do without
         transactional_ddl=True,  # also on SQLite, where each transaction here begins with BEGIN IMMEDIATE
         include_object=lambda _, name, *__: exists_on(name, connection.dialect.name),

@@ -20,7 +20,7 @@ from course_service.course import State
 from course_service.filters import parse_filter
 from course_service.paging import parse_order_by
 from course_service.store.database import Database, SchemaMissing
-from course_service.store.models import SCHEMA_REVISION, Base, exists_on
+from course_service.store.models import METADATA, SCHEMA_REVISION, exists_on
 from tests.conftest import ROOT, PostgresServer, migrate
 from tests.test_repository import COURSE
 
@@ -123,14 +123,14 @@ def drift(url: URL) -> Any:
                 "include_object": lambda _, name, *__: exists_on(name, connection.dialect.name),
             },
         )
-        return compare_metadata(context, Base.metadata)
+        return compare_metadata(context, METADATA)
 
 
 def test_models_and_migrations_agree(database_url: URL, empty_database_url: URL) -> None:
     assert drift(database_url) == []
     # Alembic compares names and types; the database itself also tells bodies, collations and defaults.
     from_models = engine_of(empty_database_url)
-    Base.metadata.create_all(from_models)
+    METADATA.create_all(from_models)
     assert schema(from_models) == schema(engine_of(database_url))
 
 

@@ -22,9 +22,9 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_asyn
 from sqlalchemy.orm import defer
 
 from benchmarks.peers import THREADS
+from benchmarks.peers.models import CourseRow
 from course_service.course import State
 from course_service.responses import CourseResponse, ListCoursesResponse
-from course_service.store.models import CourseRow
 
 
 class NewCourse(BaseModel):

@@ -10,8 +10,8 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.orm import sessionmaker
 
 from benchmarks.peers import THREADS
+from benchmarks.peers.models import CourseRow
 from course_service.course import State
-from course_service.store.models import CourseRow
 
 
 class Textbook(course_pb2_grpc.CourseServiceServicer):

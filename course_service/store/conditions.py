@@ -27,11 +27,11 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from course_service.course import COLLECTION
 from course_service.filters import And, Comparison, Condition, Not, Or, Present, Search
-from course_service.store.models import TITLE_BEGINNING, TITLE_BEGINNING_LENGTH, CourseRow, ExternalIdRow
+from course_service.store.models import COURSES, EXTERNAL_IDS, TITLE_BEGINNING, TITLE_BEGINNING_LENGTH
 
 Sql = ColumnElement[bool]
 
-_OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
+_OPERATORS: dict[str, Callable[[Any, Any], Sql]] = {
     "=": operator.eq,
     "!=": operator.ne,
     "<": operator.lt,
@@ -42,8 +42,8 @@ _OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
 
 # What a service of before 0002 stores while it still runs has no search text; case then counts beyond ASCII.
 SEARCHED = case(
-    (CourseRow.search_text != "", CourseRow.search_text),
-    else_=func.lower(CourseRow.title + "\x1f" + CourseRow.code + "\x1f" + CourseRow.description),
+    (COURSES.c.search_text != "", COURSES.c.search_text),
+    else_=func.lower(COURSES.c.title + "\x1f" + COURSES.c.code + "\x1f" + COURSES.c.description),
 )
 """What a word is searched in."""
 
@@ -78,17 +78,17 @@ class Conditions:
             case Comparison(field="external_ids"):
                 return self._external_id(condition)
             case Comparison(field="delete_time"):
-                return and_(CourseRow.delete_time.is_not(None), self._compare(CourseRow.delete_time, condition))
+                return and_(COURSES.c.delete_time.is_not(None), self._compare(COURSES.c.delete_time, condition))
             case Comparison(field="name"):
                 return self._name(condition)
             case Comparison(field="title", operator="=") if self._on_postgresql:
                 # The index is on the beginning of titles.
                 beginning = self._compare(TITLE_BEGINNING, dataclasses.replace(condition, value=_beginning(condition)))
-                return and_(beginning, self._compare(CourseRow.title, condition))
+                return and_(beginning, self._compare(COURSES.c.title, condition))
             case Comparison(field="state" | "uid", operator=":"):
-                return getattr(CourseRow, condition.field) == condition.value  # type: ignore[no-any-return]
+                return COURSES.c[condition.field] == condition.value
             case Comparison():
-                return self._compare(getattr(CourseRow, condition.field), condition)
+                return self._compare(COURSES.c[condition.field], condition)
 
     def _found(self, text: str) -> Sql:
         if self._has_search_index and _HAS_TRIGRAM.search(text):
@@ -101,16 +101,16 @@ class Conditions:
             case Present("labels", str(key)):
                 return self._label_value(key).is_not(None)
             case Present("external_ids", str(key)):
-                return self._has_external_id(ExternalIdRow.key == key)
+                return self._has_external_id(EXTERNAL_IDS.c.key == key)
             case Present("subjects"):
                 length = func.jsonb_array_length if self._on_postgresql else func.json_array_length
-                return length(CourseRow.subjects) > 0
+                return length(COURSES.c.subjects) > 0
             case Present("delete_time"):
-                return CourseRow.delete_time.is_not(None)
+                return COURSES.c.delete_time.is_not(None)
             case Present("name" | "uid" | "state" | "create_time" | "update_time"):
                 return true()
             case Present(field):
-                return getattr(CourseRow, field) != ""  # type: ignore[no-any-return]
+                return COURSES.c[field] != ""
 
     def _compare(self, column: SQLColumnExpression[Any], condition: Comparison) -> Sql:
         value = condition.value
@@ -119,7 +119,7 @@ class Conditions:
             return not_(begins) if condition.operator == "!=" else begins
         if condition.operator == ":":
             return self._contains(column, str(value))
-        return _OPERATORS[condition.operator](column, value)  # type: ignore[no-any-return]
+        return _OPERATORS[condition.operator](column, value)
 
     def _contains(self, column: SQLColumnExpression[Any], text: str) -> Sql:
         # LIKE ignores case on SQLite and has wildcards; these do not.
@@ -135,35 +135,35 @@ class Conditions:
         if value.startswith(COLLECTION) and condition.operator != ":":
             # Both sides begin alike, so that comparing the rest is the same, and an index can serve it.
             rest = Comparison("course_id", None, condition.operator, value.removeprefix(COLLECTION), condition.prefix)
-            return self._compare(CourseRow.course_id, rest)
-        return self._compare(literal(COLLECTION) + CourseRow.course_id, condition)
+            return self._compare(COURSES.c.course_id, rest)
+        return self._compare(literal(COLLECTION) + COURSES.c.course_id, condition)
 
     def _label_value(self, key: str) -> ColumnElement[Any]:
-        value: ColumnElement[Any] = CourseRow.labels[key].as_string()
+        value: ColumnElement[Any] = COURSES.c.labels[key].as_string()
         return value.collate("C") if self._on_postgresql else value
 
     def _label(self, condition: Comparison) -> Sql:
         assert condition.key
         if self._on_postgresql and condition.operator == "=" and not condition.prefix:
             # An index serves this form.
-            return type_coerce(CourseRow.labels, JSONB).contains({condition.key: condition.value})
+            return type_coerce(COURSES.c.labels, JSONB).contains({condition.key: condition.value})
         value = self._label_value(condition.key)
         return and_(value.is_not(None), self._compare(value, condition))
 
     def _external_id(self, condition: Comparison) -> Sql:
         return self._has_external_id(
-            and_(ExternalIdRow.key == condition.key, self._compare(ExternalIdRow.value, condition))
+            and_(EXTERNAL_IDS.c.key == condition.key, self._compare(EXTERNAL_IDS.c.value, condition))
         )
 
     def _has_external_id(self, which: Sql) -> Sql:
-        return CourseRow.uid.in_(select(ExternalIdRow.course_uid).where(which))
+        return COURSES.c.uid.in_(select(EXTERNAL_IDS.c.course_uid).where(which))
 
     def _among_subjects(self, condition: Comparison) -> Sql:
         text = str(condition.value)
         if self._on_postgresql and not condition.prefix:
-            return type_coerce(CourseRow.subjects, JSONB).contains([text])
+            return type_coerce(COURSES.c.subjects, JSONB).contains([text])
         each = func.jsonb_array_elements_text if self._on_postgresql else func.json_each
-        subject = each(CourseRow.subjects).table_valued("value")
+        subject = each(COURSES.c.subjects).table_valued("value")
         found = self._begins(subject.c.value, text) if condition.prefix else subject.c.value == text
         return exists(select(1).select_from(subject).where(found))
 

@@ -8,9 +8,21 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, TypeAlias
 
-from sqlalchemy import Connection, Integer, Select, Text, any_, bindparam, delete, literal, select, tuple_, update
+from sqlalchemy import (
+    Column,
+    Connection,
+    Integer,
+    Select,
+    Text,
+    any_,
+    bindparam,
+    delete,
+    literal,
+    select,
+    tuple_,
+    update,
+)
 from sqlalchemy.dialects.postgresql import ARRAY
-from sqlalchemy.orm import InstrumentedAttribute
 
 from course_service.course import Course, State
 from course_service.errors import (
@@ -27,7 +39,7 @@ from course_service.paging import Order, Place
 from course_service.store.conditions import Conditions
 from course_service.store.inserts import Inserts
 from course_service.store.keyset import in_order, place_parameters
-from course_service.store.models import CourseRow, ExternalIdRow
+from course_service.store.models import COURSES, EXTERNAL_IDS
 from course_service.store.statements import WriteStatement
 
 _Conflict: TypeAlias = Callable[[], CourseError]
@@ -35,15 +47,15 @@ _Conflict: TypeAlias = Callable[[], CourseError]
 
 # Statements are built once where they can be: building one costs more than running it.
 _FIELDS = [field.name for field in dataclasses.fields(Course)]
-_FULL = [getattr(CourseRow, field) for field in _FIELDS]
-_BASIC = [literal("").label(field) if field == "description" else getattr(CourseRow, field) for field in _FIELDS]
-_WITH_COURSE_ID = CourseRow.course_id == bindparam("course_id")
+_FULL = [COURSES.c[field] for field in _FIELDS]
+_BASIC = [literal("").label(field) if field == "description" else COURSES.c[field] for field in _FIELDS]
+_WITH_COURSE_ID = COURSES.c.course_id == bindparam("course_id")
 _GET = select(*_FULL).where(_WITH_COURSE_ID)
 _GET_LOCKED = _GET.with_for_update()
 _WITH_ONE_OF_COURSE_IDS = {
     # One parameter, and so one statement, however many there are: IN costs twice as much.
-    "postgresql": CourseRow.course_id == any_(bindparam("course_ids", type_=ARRAY(Text))),
-    "sqlite": CourseRow.course_id.in_(bindparam("course_ids", expanding=True)),
+    "postgresql": COURSES.c.course_id == any_(bindparam("course_ids", type_=ARRAY(Text))),
+    "sqlite": COURSES.c.course_id.in_(bindparam("course_ids", expanding=True)),
 }
 _GET_MANY = {
     (dialect, full): select(*(_FULL if full else _BASIC)).where(is_one)
@@ -51,16 +63,16 @@ _GET_MANY = {
     for full in (True, False)
 }
 _REPLACE = WriteStatement(
-    update(CourseRow)
-    .where(CourseRow.uid == bindparam("old_uid"), CourseRow.revision == bindparam("old_revision"))
+    update(COURSES)
+    .where(COURSES.c.uid == bindparam("old_uid"), COURSES.c.revision == bindparam("old_revision"))
     .values({field: bindparam(field) for field in [*_FIELDS, "search_text"] if field not in {"uid", "course_id"}})
 )
-_COURSES = Inserts(CourseRow)
-_EXTERNAL_IDS = Inserts(ExternalIdRow)
+_COURSES = Inserts(COURSES)
+_EXTERNAL_IDS = Inserts(EXTERNAL_IDS)
 _HOLDERS = (
-    select(ExternalIdRow.key, ExternalIdRow.value, ExternalIdRow.course_uid)
-    .where(tuple_(ExternalIdRow.key, ExternalIdRow.value).in_(bindparam("pairs", expanding=True)))
-    .order_by(ExternalIdRow.key)
+    select(EXTERNAL_IDS.c.key, EXTERNAL_IDS.c.value, EXTERNAL_IDS.c.course_uid)
+    .where(tuple_(EXTERNAL_IDS.c.key, EXTERNAL_IDS.c.value).in_(bindparam("pairs", expanding=True)))
+    .order_by(EXTERNAL_IDS.c.key)
 )
 _MAX_TRIES = 3
 
@@ -122,7 +134,7 @@ class CourseRepository:
     def _add(self, courses: Sequence[Course]) -> dict[int, _Conflict]:
         # In one order everywhere, so that two transactions cannot wait for each other.
         rows = [course_row(course) for course in sorted(courses, key=lambda course: course.course_id)]
-        inserted = self._insert(_COURSES, rows, CourseRow.uid)
+        inserted = self._insert(_COURSES, rows, COURSES.c.uid)
         conflicts: dict[int, _Conflict] = {}
         if len(inserted) < len(courses):
             holders = self.get_many({course.course_id for course in courses}, full=False)
@@ -147,9 +159,9 @@ class CourseRepository:
         if old.external_ids != new.external_ids:
             gone = old.external_ids.items() - new.external_ids.items()
             if gone:
-                pair = tuple_(ExternalIdRow.key, ExternalIdRow.value)
+                pair = tuple_(EXTERNAL_IDS.c.key, EXTERNAL_IDS.c.value)
                 self._connection.execute(
-                    delete(ExternalIdRow).where(ExternalIdRow.course_uid == old.uid, pair.in_(gone))
+                    delete(EXTERNAL_IDS).where(EXTERNAL_IDS.c.course_uid == old.uid, pair.in_(gone))
                 )
             added = dict(new.external_ids.items() - old.external_ids.items())
             if conflict := self._take_external_ids(new.uid, added):
@@ -158,19 +170,19 @@ class CourseRepository:
     def purge(self, now: datetime, limit: int) -> int:
         """Remove deleted courses whose purge_time has come, at most `limit`; returns how many."""
         due = (
-            select(CourseRow.uid)
-            .where(CourseRow.purge_time <= now)
-            .order_by(CourseRow.purge_time)
+            select(COURSES.c.uid)
+            .where(COURSES.c.purge_time <= now)
+            .order_by(COURSES.c.purge_time)
             .limit(limit)
             .with_for_update(skip_locked=True)
         )
-        return self._connection.execute(delete(CourseRow).where(CourseRow.uid.in_(due))).rowcount
+        return self._connection.execute(delete(COURSES).where(COURSES.c.uid.in_(due))).rowcount
 
     def _take_external_ids(self, uid: str, external_ids: Mapping[str, str]) -> _Conflict | None:
         # In one order everywhere, so that two transactions cannot wait for each other.
         rows = [{"key": key, "value": value, "course_uid": uid} for key, value in sorted(external_ids.items())]
         for _ in range(_MAX_TRIES):
-            if not rows or len(self._insert(_EXTERNAL_IDS, rows, ExternalIdRow.key)) == len(rows):
+            if not rows or len(self._insert(_EXTERNAL_IDS, rows, EXTERNAL_IDS.c.key)) == len(rows):
                 return None
             held = self._connection.execute(_HOLDERS, {"pairs": list(external_ids.items())}).all()
             for key, value, holder in held:
@@ -181,9 +193,7 @@ class CourseRepository:
             rows = [row for row in rows if row["key"] not in taken]
         raise DatabaseUnavailable("an external id changed hands too often")
 
-    def _insert(
-        self, inserts: Inserts, rows: Sequence[Mapping[str, Any]], returning: InstrumentedAttribute[str]
-    ) -> set[str]:
+    def _insert(self, inserts: Inserts, rows: Sequence[Mapping[str, Any]], returning: Column[Any]) -> set[str]:
         """Insert the rows whose unique keys are free; returns a column of what was inserted."""
         if len(rows) > 1:
             return set(inserts.many(self._connection, rows, returning))
@@ -194,7 +204,7 @@ class CourseRepository:
 def _page(dialect: str, orders: Sequence[Order], *, after_place: bool, show_deleted: bool, full: bool) -> Select[Any]:
     statement = select(*(_FULL if full else _BASIC)).limit(bindparam("limit", type_=Integer))
     if not show_deleted:
-        statement = statement.where(CourseRow.state != State.DELETED)
+        statement = statement.where(COURSES.c.state != State.DELETED)
     return in_order(statement, orders, dialect, after_place=after_place)
 
 

@@ -29,7 +29,7 @@ from course_service.store.combined_reads import CombinedReads
 from course_service.store.courses import CourseRepository
 from course_service.store.engines import LOCK_TIMEOUT_MS, PostgresqlConnection, postgresql_engine, sqlite_engine
 from course_service.store.idempotency_records import IdempotencyRecords
-from course_service.store.models import SCHEMA_REVISION, Base
+from course_service.store.models import METADATA, SCHEMA_REVISION
 from course_service.store.watching import Watch
 
 _T = TypeVar("_T")
@@ -47,7 +47,7 @@ _REVISION: Select[Any] = select(literal_column("version_num")).select_from(text(
 _SCHEMA = _REVISION.add_columns(
     *(
         select(func.count()).select_from(select(table).limit(0).subquery()).scalar_subquery()
-        for table in Base.metadata.sorted_tables
+        for table in METADATA.sorted_tables
     )
 )
 

@@ -13,15 +13,15 @@ from sqlalchemy import Connection, and_, bindparam, delete, select, tuple_, upda
 from course_service.course import Course
 from course_service.store.courses import course_row
 from course_service.store.inserts import Inserts
-from course_service.store.models import IdempotencyRecordRow
+from course_service.store.models import IDEMPOTENCY_RECORDS
 from course_service.store.recorded_creates import add_recorded
 from course_service.store.statements import WriteStatement
 
-_RECORDS = Inserts(IdempotencyRecordRow)
-_KEY = (IdempotencyRecordRow.caller, IdempotencyRecordRow.method, IdempotencyRecordRow.request_id)
+_RECORDS = Inserts(IDEMPOTENCY_RECORDS)
+_KEY = (IDEMPOTENCY_RECORDS.c.caller, IDEMPOTENCY_RECORDS.c.method, IDEMPOTENCY_RECORDS.c.request_id)
 _WITH_KEY = and_(*(column == bindparam(f"its_{column.key}") for column in _KEY))
-_FIND = select(IdempotencyRecordRow.fingerprint, IdempotencyRecordRow.courses).where(_WITH_KEY)
-_COMPLETE = WriteStatement(update(IdempotencyRecordRow).where(_WITH_KEY).values(courses=bindparam("its_courses")))
+_FIND = select(IDEMPOTENCY_RECORDS.c.fingerprint, IDEMPOTENCY_RECORDS.c.courses).where(_WITH_KEY)
+_COMPLETE = WriteStatement(update(IDEMPOTENCY_RECORDS).where(_WITH_KEY).values(courses=bindparam("its_courses")))
 
 _COURSES = TypeAdapter(list[Course])
 
@@ -104,12 +104,12 @@ class IdempotencyRecords:
         """Remove records made before a time, at most `limit`; returns how many."""
         due = (
             select(*_KEY)
-            .where(IdempotencyRecordRow.create_time < before)
-            .order_by(IdempotencyRecordRow.create_time)
+            .where(IDEMPOTENCY_RECORDS.c.create_time < before)
+            .order_by(IDEMPOTENCY_RECORDS.c.create_time)
             .limit(limit)
             .with_for_update(skip_locked=True)
         )
-        return self._connection.execute(delete(IdempotencyRecordRow).where(tuple_(*_KEY).in_(due))).rowcount
+        return self._connection.execute(delete(IDEMPOTENCY_RECORDS).where(tuple_(*_KEY).in_(due))).rowcount
 
 
 def _row(key: RecordKey, fingerprint: str, now: datetime, outcome: Outcome | None) -> dict[str, object]:

@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import Select, and_, bindparam, func, or_, tuple_
 
 from course_service.paging import Order, Place
-from course_service.store.models import TITLE_BEGINNING, TITLE_BEGINNING_LENGTH, CourseRow
+from course_service.store.models import COURSES, TITLE_BEGINNING, TITLE_BEGINNING_LENGTH
 
 
 def place_parameters(place: Place) -> dict[str, object]:
@@ -18,7 +18,7 @@ def in_order(statement: Select[Any], orders: Sequence[Order], dialect: str, *, a
     """Sort a statement by `orders`, and leave out everything up to a place."""
     columns: list[tuple[Any, Any, bool]] = []  # with its value at the place, and with whether it descends
     for number, order in enumerate(orders):
-        column = getattr(CourseRow, order.field)
+        column = COURSES.c[order.field]
         value = bindparam(f"place_{number}", type_=column.type)
         if order.field == "title" and dialect == "postgresql":
             # A whole title can be too large for an index there; its beginning, compared first, says the same.

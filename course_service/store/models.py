@@ -11,12 +11,14 @@ from sqlalchemy import (
     JSON,
     BigInteger,
     CheckConstraint,
+    Column,
     DateTime,
     Dialect,
     Enum,
     ForeignKey,
     Index,
     MetaData,
+    Table,
     Text,
     TypeDecorator,
     UniqueConstraint,
@@ -26,7 +28,6 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from course_service import course as limits
 from course_service.course import State
@@ -70,139 +71,132 @@ _State = Enum(State, native_enum=False, create_constraint=False, length=16)
 _Json = JSON().with_variant(JSONB(), "postgresql")
 
 
-class Base(DeclarativeBase):
-    """Names every constraint, because errors are distinguished by constraint name."""
-
-    metadata = MetaData(
-        naming_convention={
-            "pk": "pk_%(table_name)s",
-            "uq": "uq_%(table_name)s_%(column_0_name)s",
-            "ck": "ck_%(table_name)s_%(constraint_name)s",
-            "fk": "fk_%(table_name)s_%(column_0_name)s",
-            "ix": "ix_%(table_name)s_%(column_0_name)s",
-        }
-    )
+# Constraints have names, because errors are distinguished by them.
+METADATA = MetaData(
+    naming_convention={
+        "pk": "pk_%(table_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "ix": "ix_%(table_name)s_%(column_0_name)s",
+    }
+)
 
 
-class CourseRow(Base):
-    """One course; the columns are the fields of `course.Course`."""
-
-    __tablename__ = "courses"
-
-    uid: Mapped[str] = mapped_column(Uuid(as_uuid=False), primary_key=True)
-    course_id: Mapped[str] = mapped_column(_Text)
-    title: Mapped[str] = mapped_column(_Text)
-    code: Mapped[str] = mapped_column(_Text)
-    description: Mapped[str] = mapped_column(_Text)
-    owner: Mapped[str] = mapped_column(_Text)
-    language_code: Mapped[str] = mapped_column(_Text)
-    subjects: Mapped[list[str]] = mapped_column(_Json)
-    labels: Mapped[dict[str, str]] = mapped_column(_Json)
-    state: Mapped[State] = mapped_column(_State)
-    create_time: Mapped[datetime] = mapped_column(_Time)
-    update_time: Mapped[datetime] = mapped_column(_Time)
-    revision: Mapped[int] = mapped_column(BigInteger)
-    external_ids: Mapped[dict[str, str]] = mapped_column(_Json, server_default=text("'{}'"))
-    """For reading; `ExternalIdRow` has them once more, for searching and for keeping them unique."""
-    delete_time: Mapped[datetime | None] = mapped_column(_Time)
-    purge_time: Mapped[datetime | None] = mapped_column(_Time)
-    state_before_delete: Mapped[State | None] = mapped_column(_State)
-    search_text: Mapped[str] = mapped_column(_Text, server_default="")
-    """`Course.search_text`, which the database could not make: each folds case by rules of its own."""
-
-    __table_args__ = (
-        UniqueConstraint("course_id"),
-        CheckConstraint(f"length(course_id) BETWEEN 1 AND {limits.COURSE_ID_MAX_LENGTH}", "course_id"),
-        CheckConstraint(f"length(title) BETWEEN 1 AND {limits.TITLE_MAX_LENGTH}", "title"),
-        CheckConstraint(f"length(code) <= {limits.CODE_MAX_LENGTH}", "code"),
-        CheckConstraint(f"length(description) <= {limits.DESCRIPTION_MAX_LENGTH}", "description"),
-        CheckConstraint(f"length(owner) <= {limits.OWNER_MAX_LENGTH}", "owner"),
-        CheckConstraint(f"length(language_code) <= {limits.LANGUAGE_CODE_MAX_LENGTH}", "language_code"),
-        CheckConstraint("state IN ('DRAFT', 'PUBLISHED', 'ARCHIVED', 'DELETED')", "state"),
-        CheckConstraint("update_time >= create_time", "update_time"),
-        CheckConstraint("revision >= 1", "revision"),
-        # JSON is measured in each database's own words; SQLite has none for the number of an object's members.
-        CheckConstraint(
-            f"jsonb_typeof(subjects) = 'array' AND jsonb_array_length(subjects) <= {limits.SUBJECTS_MAX_ITEMS}",
-            "subjects",
-        ).ddl_if(dialect="postgresql"),
-        CheckConstraint(
-            "jsonb_typeof(labels) = 'object' AND jsonb_array_length(jsonb_path_query_array(labels, '$.keyvalue()'))"
-            f" <= {limits.LABELS_MAX_ITEMS}",
-            "labels",
-        ).ddl_if(dialect="postgresql"),
-        CheckConstraint(
-            f"json_type(subjects) = 'array' AND json_array_length(subjects) <= {limits.SUBJECTS_MAX_ITEMS}",
-            "subjects",
-        ).ddl_if(dialect="sqlite"),
-        CheckConstraint("json_type(labels) = 'object'", "labels").ddl_if(dialect="sqlite"),
-        CheckConstraint(
-            "(state = 'DELETED') = (delete_time IS NOT NULL)"
-            " AND (delete_time IS NULL) = (purge_time IS NULL)"
-            " AND (delete_time IS NULL) = (state_before_delete IS NULL)",
-            "delete_time",
-        ),
-        CheckConstraint("purge_time >= delete_time", "purge_time"),
-        CheckConstraint("state_before_delete IN ('DRAFT', 'PUBLISHED', 'ARCHIVED')", "state_before_delete"),
-        # One for each order of a list, and for the filters that select few of many.
-        *(Index(f"ix_courses_{field}", field, "course_id") for field in ("code", "create_time", "update_time")),
-        Index("ix_courses_title", "title", "course_id").ddl_if(dialect="sqlite"),
-        # PostgreSQL's indexes take 2,704 bytes, a title has up to 3,000.
-        Index("ix_courses_title_beginning", text("substr(title, 1, 600)"), "course_id").ddl_if(dialect="postgresql"),
-        Index("ix_courses_owner", "owner", "create_time", "course_id"),
-        Index("ix_courses_purge_time", "purge_time"),
-        # Of the states that few courses may have. SQLite does not use it for a state that comes as a parameter, and
-        # would use it, and sort, also where many courses have that state.
-        Index(
-            "ix_courses_rare_state",
-            "state",
-            "create_time",
-            "course_id",
-            postgresql_where=text("state IN ('ARCHIVED', 'DELETED')"),
-        ).ddl_if(dialect="postgresql"),
-        *(
-            Index(
-                f"ix_courses_{field}", field, postgresql_using="gin", postgresql_ops={field: "jsonb_path_ops"}
-            ).ddl_if(dialect="postgresql")
-            for field in ("subjects", "labels")
-        ),
-    )
+# The columns are the fields of `course.Course`, and one more. No ORM: repositories make courses of rows, and to load
+# SQLAlchemy's ORM would cost each process 6 MB and a fifteenth of its start.
+COURSES = Table(
+    "courses",
+    METADATA,
+    Column("uid", Uuid(as_uuid=False), primary_key=True),
+    Column("course_id", _Text, nullable=False),
+    Column("title", _Text, nullable=False),
+    Column("code", _Text, nullable=False),
+    Column("description", _Text, nullable=False),
+    Column("owner", _Text, nullable=False),
+    Column("language_code", _Text, nullable=False),
+    Column("subjects", _Json, nullable=False),
+    Column("labels", _Json, nullable=False),
+    Column("state", _State, nullable=False),
+    Column("create_time", _Time, nullable=False),
+    Column("update_time", _Time, nullable=False),
+    Column("revision", BigInteger, nullable=False),
+    # For reading; EXTERNAL_IDS has them once more, for searching and for keeping them unique.
+    Column("external_ids", _Json, server_default=text("'{}'"), nullable=False),
+    Column("delete_time", _Time, nullable=True),
+    Column("purge_time", _Time, nullable=True),
+    Column("state_before_delete", _State, nullable=True),
+    # `Course.search_text`, which the database could not make: each folds case by rules of its own.
+    Column("search_text", _Text, server_default="", nullable=False),
+    UniqueConstraint("course_id"),
+    CheckConstraint(f"length(course_id) BETWEEN 1 AND {limits.COURSE_ID_MAX_LENGTH}", "course_id"),
+    CheckConstraint(f"length(title) BETWEEN 1 AND {limits.TITLE_MAX_LENGTH}", "title"),
+    CheckConstraint(f"length(code) <= {limits.CODE_MAX_LENGTH}", "code"),
+    CheckConstraint(f"length(description) <= {limits.DESCRIPTION_MAX_LENGTH}", "description"),
+    CheckConstraint(f"length(owner) <= {limits.OWNER_MAX_LENGTH}", "owner"),
+    CheckConstraint(f"length(language_code) <= {limits.LANGUAGE_CODE_MAX_LENGTH}", "language_code"),
+    CheckConstraint("state IN ('DRAFT', 'PUBLISHED', 'ARCHIVED', 'DELETED')", "state"),
+    CheckConstraint("update_time >= create_time", "update_time"),
+    CheckConstraint("revision >= 1", "revision"),
+    # JSON is measured in each database's own words; SQLite has none for the number of an object's members.
+    CheckConstraint(
+        f"jsonb_typeof(subjects) = 'array' AND jsonb_array_length(subjects) <= {limits.SUBJECTS_MAX_ITEMS}",
+        "subjects",
+    ).ddl_if(dialect="postgresql"),
+    CheckConstraint(
+        "jsonb_typeof(labels) = 'object' AND jsonb_array_length(jsonb_path_query_array(labels, '$.keyvalue()'))"
+        f" <= {limits.LABELS_MAX_ITEMS}",
+        "labels",
+    ).ddl_if(dialect="postgresql"),
+    CheckConstraint(
+        f"json_type(subjects) = 'array' AND json_array_length(subjects) <= {limits.SUBJECTS_MAX_ITEMS}",
+        "subjects",
+    ).ddl_if(dialect="sqlite"),
+    CheckConstraint("json_type(labels) = 'object'", "labels").ddl_if(dialect="sqlite"),
+    CheckConstraint(
+        "(state = 'DELETED') = (delete_time IS NOT NULL)"
+        " AND (delete_time IS NULL) = (purge_time IS NULL)"
+        " AND (delete_time IS NULL) = (state_before_delete IS NULL)",
+        "delete_time",
+    ),
+    CheckConstraint("purge_time >= delete_time", "purge_time"),
+    CheckConstraint("state_before_delete IN ('DRAFT', 'PUBLISHED', 'ARCHIVED')", "state_before_delete"),
+    # One for each order of a list, and for the filters that select few of many.
+    *(Index(f"ix_courses_{field}", field, "course_id") for field in ("code", "create_time", "update_time")),
+    Index("ix_courses_title", "title", "course_id").ddl_if(dialect="sqlite"),
+    # PostgreSQL's indexes take 2,704 bytes, a title has up to 3,000.
+    Index("ix_courses_title_beginning", text("substr(title, 1, 600)"), "course_id").ddl_if(dialect="postgresql"),
+    Index("ix_courses_owner", "owner", "create_time", "course_id"),
+    Index("ix_courses_purge_time", "purge_time"),
+    # Of the states that few courses may have. SQLite does not use it for a state that comes as a parameter, and
+    # would use it, and sort, also where many courses have that state.
+    Index(
+        "ix_courses_rare_state",
+        "state",
+        "create_time",
+        "course_id",
+        postgresql_where=text("state IN ('ARCHIVED', 'DELETED')"),
+    ).ddl_if(dialect="postgresql"),
+    *(
+        Index(f"ix_courses_{field}", field, postgresql_using="gin", postgresql_ops={field: "jsonb_path_ops"}).ddl_if(
+            dialect="postgresql"
+        )
+        for field in ("subjects", "labels")
+    ),
+)
 
 
-class ExternalIdRow(Base):
-    """One external id of one course."""
-
-    __tablename__ = "course_external_ids"
-
-    key: Mapped[str] = mapped_column(_Text, primary_key=True)
-    value: Mapped[str] = mapped_column(_Text, primary_key=True)
-    course_uid: Mapped[str] = mapped_column(
-        Uuid(as_uuid=False), ForeignKey("courses.uid", ondelete="CASCADE"), index=True
-    )
-
-    __table_args__ = (
-        CheckConstraint("length(key) BETWEEN 1 AND 32", "key"),
-        CheckConstraint(f"length(value) BETWEEN 1 AND {limits.EXTERNAL_ID_VALUE_MAX_LENGTH}", "value"),
-    )
+# External ids, each of one course.
+EXTERNAL_IDS = Table(
+    "course_external_ids",
+    METADATA,
+    Column("key", _Text, primary_key=True),
+    Column("value", _Text, primary_key=True),
+    Column(
+        "course_uid", Uuid(as_uuid=False), ForeignKey("courses.uid", ondelete="CASCADE"), index=True, nullable=False
+    ),
+    CheckConstraint("length(key) BETWEEN 1 AND 32", "key"),
+    CheckConstraint(f"length(value) BETWEEN 1 AND {limits.EXTERNAL_ID_VALUE_MAX_LENGTH}", "value"),
+)
 
 
-class IdempotencyRecordRow(Base):
-    """What is kept under the request_id of one write, so that the same request gets the same response again."""
-
-    __tablename__ = "answers"  # its first name; a table that replicas of two releases share is not renamed
-
-    caller: Mapped[str] = mapped_column(_Text, primary_key=True)
-    method: Mapped[str] = mapped_column(_Text, primary_key=True)
-    request_id: Mapped[str] = mapped_column(Uuid(as_uuid=False), primary_key=True)
-    fingerprint: Mapped[str] = mapped_column(_Text)
-    """Of the request."""
-    courses: Mapped[str | None] = mapped_column(_Text)
-    """What the write returned, as JSON; NULL only inside of the transaction that does the work."""
-    create_time: Mapped[datetime] = mapped_column(_Time, index=True)
+# What is kept under the request_id of one write, so that the same request gets the same response again. The name of the
+# table is its first one: what replicas of two releases share is not renamed.
+IDEMPOTENCY_RECORDS = Table(
+    "answers",
+    METADATA,
+    Column("caller", _Text, primary_key=True),
+    Column("method", _Text, primary_key=True),
+    Column("request_id", Uuid(as_uuid=False), primary_key=True),
+    Column("fingerprint", _Text, nullable=False),
+    # What the write returned, as JSON; NULL only inside of the transaction that does the work.
+    Column("courses", _Text, nullable=True),
+    Column("create_time", _Time, index=True, nullable=False),
+)
 
 
 TITLE_BEGINNING_LENGTH = 600
-TITLE_BEGINNING = func.substr(CourseRow.title, 1, literal_column(str(TITLE_BEGINNING_LENGTH)), type_=_Text)
+TITLE_BEGINNING = func.substr(COURSES.c.title, 1, literal_column(str(TITLE_BEGINNING_LENGTH)), type_=_Text)
 """Code points enough to distinguish titles, and few enough for PostgreSQL's indexes."""
 
 SEARCH_INDEX = "ix_courses_search"

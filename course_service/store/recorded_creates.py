@@ -6,15 +6,13 @@ from typing import Any
 from sqlalchemy import Connection, and_, bindparam, exists, select
 from sqlalchemy.dialects import postgresql, sqlite
 
-from course_service.store.models import CourseRow, IdempotencyRecordRow
+from course_service.store.models import COURSES, IDEMPOTENCY_RECORDS
 from course_service.store.statements import StatementsAtOnce, WriteStatement
 
 _PREFIX = "record_"
 """Of the record's parameters; the course has a create_time too."""
-_COURSE_COLUMNS = CourseRow.__table__.columns
-_RECORD = {
-    column: bindparam(_PREFIX + column.key, type_=column.type) for column in IdempotencyRecordRow.__table__.columns
-}
+_COURSE_COLUMNS = COURSES.c
+_RECORD = {column: bindparam(_PREFIX + column.key, type_=column.type) for column in IDEMPOTENCY_RECORDS.c}
 # The course is in what its record says was returned, so a record of another request, or of another try, is another one.
 _RECORD_IS_THERE = exists().where(
     and_(*(column == value for column, value in _RECORD.items() if column.primary_key or column.key == "courses"))
@@ -23,8 +21,8 @@ _COURSE = select(*(bindparam(column.key, type_=column.type) for column in _COURS
 
 
 def _statements(dialect: Any) -> tuple[Any, Any]:  # noqa: ANN401  # each has an insert of its own
-    record = dialect.insert(IdempotencyRecordRow).values(_RECORD).on_conflict_do_nothing()
-    course = dialect.insert(CourseRow).from_select([column.key for column in _COURSE_COLUMNS], _COURSE)
+    record = dialect.insert(IDEMPOTENCY_RECORDS).values(_RECORD).on_conflict_do_nothing()
+    course = dialect.insert(COURSES).from_select([column.key for column in _COURSE_COLUMNS], _COURSE)
     return record, course.on_conflict_do_nothing()
 
 

@@ -10,7 +10,7 @@ from sqlalchemy.exc import DBAPIError
 from course_service.startup import StartupError
 from course_service.store import faults
 from course_service.store.conditions import SEARCHED
-from course_service.store.models import SEARCH_INDEX, CourseRow
+from course_service.store.models import COURSES, SEARCH_INDEX
 
 IS_VALID = func.coalesce(
     select(literal_column("indisvalid"))
@@ -21,7 +21,7 @@ IS_VALID = func.coalesce(
 )
 """Whether the index is there and can be used: not while it is built, nor after that was cut short."""
 
-_TABLE = CourseRow.__tablename__
+_TABLE = COURSES.name
 _IS_INSTALLED = text("SELECT count(*) > 0 FROM pg_available_extensions WHERE name = 'pg_trgm'")
 _SCHEMA = text("SELECT quote_ident(extnamespace::regnamespace::text) FROM pg_extension WHERE extname = 'pg_trgm'")
 _PENDING_KILOBYTES = 512
