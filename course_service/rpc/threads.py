@@ -34,7 +34,7 @@ class CallThreads(ThreadPoolExecutor):
     place and no thread at all: its beginning is worked on in grpcio's own thread, for it waits for nothing.
 
     What comes while `max_waiting` calls wait, or has a large message while those that wait have too many bytes, is done
-    at once by a thread that does nothing else, and has to be refused (`Task.is_surplus`): the others may all be held
+    at once by a thread that does nothing else, and has to be refused (`Call.is_surplus`): the others may all be held
     up. Without `max_waiting` everything waits.
 
     If it is known who calls (`identify`), callers take turns, and what is refused is the last call of the one that has
@@ -62,7 +62,7 @@ class CallThreads(ThreadPoolExecutor):
         """Held while any of the following is looked at or changed, but for the queues."""
         self._waiting: Turns[Task] = Turns()
         self._waiting_bytes = 0
-        """What their large messages have together."""
+        """What their messages have together."""
         self._free = places
         """Places that no task has."""
         self._elsewhere = 0

@@ -51,8 +51,9 @@ def guard_by_turns() -> None:
     All in one process: two that do the same differ by a twentieth, by where their memory happens to lie.
     """
 
-    def bare(_: object, continuation: Any, handler_call_details: Any) -> Any:
-        return continuation(handler_call_details)
+    async def bare(self: Any, task: Any) -> None:
+        response = self._behavior(self._decode(task.messages[0]), task.context)
+        task.respond(self._encode(await response if self.is_coroutine else response))
 
     turned = itertools.count(1)
 
@@ -67,7 +68,7 @@ def guard_by_turns() -> None:
 
         signal.signal(number, turn)
 
-    turns(signal.SIGUSR1, "course_service.rpc.interceptor:GuardInterceptor", "intercept_service", bare)
+    turns(signal.SIGUSR1, "course_service.rpc.interceptor:_Unary", "_work", bare)
     turns(signal.SIGUSR2, "course_service.telemetry.calls:CallLog", "__call__", lambda *_: None)
 
 
@@ -226,15 +227,9 @@ def stock_health() -> None:
 
 
 @fault
-def stock_decode() -> None:
-    """Have grpcio decode the messages of unary calls, as it does by itself."""
-    make = put("grpc", "stream_unary_rpc_method_handler", None)
-
-    def with_deserializer(unary: Any) -> Any:
-        decode, unary._decode = unary._decode, None
-        return make(unary, decode)
-
-    put("grpc", "stream_unary_rpc_method_handler", with_deserializer)
+def no_decode_errors() -> None:
+    """Have an undecodable message be an exception that nobody foresaw, as grpcio has it."""
+    put("course_service.rpc.interceptor:Guarded", "_decoded", lambda self, message: self._decode(message))
 
 
 @fault
