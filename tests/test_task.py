@@ -1,6 +1,7 @@
 """What the service uses of grpcio's internals, to receive messages before a call takes a thread and to respond from any
 thread, is still so."""
 
+import contextlib
 import inspect
 import threading
 from collections.abc import Callable, Iterator
@@ -11,8 +12,9 @@ import grpc
 import pytest
 from grpc import _server
 
+from course_service.auth.errors import CredentialsMissing
 from course_service.guard.guard import Guard
-from course_service.rpc.interceptor import GuardInterceptor
+from course_service.rpc.interceptor import GuardInterceptor, identify
 from course_service.rpc.task import Task
 from course_service.rpc.threads import CallThreads
 
@@ -57,9 +59,10 @@ def seen() -> Iterator[Seen]:
     threads.close(5)
 
 
-@pytest.fixture
-def channel(seen: Seen) -> Iterator[grpc.Channel]:
-    server = grpc.server(seen, interceptors=[GuardInterceptor(Guard())])
+@contextlib.contextmanager
+def served(threads: CallThreads, guard: Guard) -> Iterator[grpc.Channel]:
+    """A server with one method, which doubles a message."""
+    server = grpc.server(threads, interceptors=[GuardInterceptor(guard)])
 
     def twice(message: bytes, _: grpc.ServicerContext) -> bytes:
         return message * 2
@@ -72,6 +75,12 @@ def channel(seen: Seen) -> Iterator[grpc.Channel]:
     with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
         yield channel
     server.stop(None).wait()
+
+
+@pytest.fixture
+def channel(seen: Seen) -> Iterator[grpc.Channel]:
+    with served(seen, Guard()) as channel:
+        yield channel
 
 
 @pytest.mark.parametrize("message", [b"", b"a", b"a" * 100_000])
@@ -103,3 +112,29 @@ def test_a_call_that_ends_before_its_message_comes_has_none(channel: grpc.Channe
     with pytest.raises(grpc.RpcError):
         double(iter(()), timeout=20)
     assert seen.messages == [[], []]
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(CredentialsMissing(), grpc.StatusCode.UNAUTHENTICATED), (RuntimeError("a fault"), grpc.StatusCode.INTERNAL)],
+)
+def test_who_is_refused_before_its_turn_stays_refused(error: Exception, code: grpc.StatusCode) -> None:
+    """Its message has not been received, so it would be told that there is none; and the next call is served."""
+    answers: Iterator[Exception | str] = iter([error, "ann", "ann"])
+
+    def identify_once(*_: object) -> str:
+        answer = next(answers)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    guard = Guard(identify=identify_once)
+    threads = CallThreads(2, identify=identify(guard))
+    with served(threads, guard) as channel:
+        double: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary("/test.Service/Double")
+        with pytest.raises(grpc.RpcError) as raised:
+            double(b"a", timeout=20)
+        failure: Any = raised.value
+        assert failure.code() is code
+        assert double(b"a", timeout=20) == b"aa"
+    threads.close(5)

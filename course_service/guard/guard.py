@@ -58,21 +58,23 @@ class Guard:
             self._begin(call, credentials)
         return _Observed(call, self._observe)
 
-    def identified(self, call: Call, credentials: Credentials) -> str:
-        """Say who calls before the call's turn comes, so that callers can take turns; empty if it is not known.
+    def identified(self, call: Call, credentials: Credentials) -> None:
+        """Find out who calls before the call's turn comes, so that callers can take turns; raises nothing.
 
-        It is not asked again when the call enters, unless it is not known: then `entered` says why. Whether the caller
-        may make the call is noted too, because a call that will be refused need not wait for its message.
+        It is not asked again when the call enters. If the call is refused, `entered` says so, and it need not wait for
+        its message.
         """
         try:
             credentials.caller = call.caller = self._identify(call, credentials)
             self._authorise(call)
-        except CourseError:
-            credentials.is_welcome = False
-        return credentials.caller
+        except Exception as error:
+            forget_frames(error)
+            credentials.refusal = error
 
     def entered(self, call: Call, credentials: Credentials) -> AbstractContextManager[None]:
         """Let a call in, until its work is done. Raises what the steps raise."""
+        if credentials.refusal:
+            raise credentials.refusal
         call.caller = credentials.caller or self._identify(call, credentials)
         self._authorise(call)
         room = self._admit(call)

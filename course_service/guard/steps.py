@@ -12,13 +12,13 @@ from course_service.errors import Overloaded
 class Credentials:
     """What a caller has shown of itself; each face reads it where it has it, if somebody asks."""
 
-    __slots__ = ("caller", "is_welcome")
+    __slots__ = ("caller", "refusal")
 
     def __init__(self) -> None:
         self.caller = ""
         """Who has shown them, if the guard has been asked before the call's turn."""
-        self.is_welcome = True
-        """Whether they may make the call, unless the guard has been asked, and refuses it."""
+        self.refusal: Exception | None = None
+        """Why the call is refused, if the guard has been asked before the call's turn, and refuses it."""
 
     def pairs(self) -> Iterable[tuple[str, str | bytes]]:
         """Return the call's metadata (gRPC) or headers (HTTP): names in lower case, and values as often as sent."""

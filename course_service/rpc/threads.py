@@ -83,10 +83,10 @@ class CallThreads(ThreadPoolExecutor):
             self._identify(task)
         if self.is_full() and not self._may_displace(task):
             self._surplus.put(task)
-        elif task.credentials.is_welcome and task.handler.receives:
+        elif task.handler.receives and not task.credentials.refusal:
             self._receiving.add(task)
             task.handler.receive(task, self._go_on)
-        else:  # it is refused, whatever it brings; or it reads its messages itself
+        else:  # it reads its messages itself, or is refused whatever they are
             self._put(task)
         return None  # type: ignore[return-value]  # see above
 
