@@ -43,21 +43,28 @@ def finished(work: Coroutine[Answer, None, _T]) -> _T:
 async def finished_in_loop(work: Coroutine[Answer, None, _T]) -> _T:
     """Do work to its end, and have the event loop go on with other work meanwhile. Raises what the work raises."""
     loop = asyncio.get_running_loop()
-    while True:
-        try:
-            answer = work.send(None)
-        except StopIteration as end:
-            value: _T = end.value
-            return value
-        is_there = loop.create_future()
+    try:
+        while True:
+            try:
+                answer = work.send(None)
+            except StopIteration as end:
+                value: _T = end.value
+                return value
+            await _there(answer, loop)
+    finally:
+        work.close()  # if the event loop has given it up
 
-        def tell(is_there: asyncio.Future[None] = is_there) -> None:
-            if not is_there.done():  # its request may have been given up
-                is_there.set_result(None)
 
-        def go_on() -> None:
-            with contextlib.suppress(RuntimeError):  # the loop has ended
-                loop.call_soon_threadsafe(tell)
+async def _there(answer: Answer, loop: asyncio.AbstractEventLoop) -> None:
+    is_there = loop.create_future()
 
-        answer.then(go_on)
-        await is_there
+    def tell() -> None:
+        if not is_there.done():  # it may have been given up
+            is_there.set_result(None)
+
+    def go_on() -> None:
+        with contextlib.suppress(RuntimeError):  # the loop has ended
+            loop.call_soon_threadsafe(tell)
+
+    answer.then(go_on)
+    await is_there

@@ -157,31 +157,37 @@ def test_calls_that_wait_for_a_query_they_share_leave_their_places(
             begun.get()
 
 
-def test_while_reads_are_shared_they_take_no_thread_and_nobody_s_turn(
+def test_while_reads_are_shared_they_take_no_place_unless_others_are_at_work(
     small: Small, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     release, begun = threading.Event(), queue.SimpleQueue[int]()
 
-    def wait(*_: object, **__: object) -> list[object]:
+    def page(*_: object, **__: object) -> list[object]:
         begun.put(1)
         assert release.wait(20)
         return []
 
-    monkeypatch.setattr(CourseRepository, "page", wait)
+    def find_none(*_: object, **__: object) -> dict[str, object]:
+        assert release.wait(20)
+        return {}
+
+    monkeypatch.setattr(CourseRepository, "page", page)
+    monkeypatch.setattr(CourseRepository, "get_many", find_none)
     monkeypatch.setattr(database._combined, "_shared_until", time.monotonic() + 60)
-    courses = small.courses
+    courses, get = small.courses, course_pb2.GetCourseRequest(name="courses/a")
+    waiting = [courses.GetCourse.future(get, timeout=20) for _ in range(ELSEWHERE)]
+    until(lambda: small.threads._elsewhere == ELSEWHERE)
+    assert small.threads._free == THREADS
     lists = [courses.ListCourses.future(course_pb2.ListCoursesRequest(), timeout=20) for _ in range(THREADS)]
     for _ in range(THREADS):
         begun.get(timeout=5)
-    failure = grpc_failure(small.get, 5)  # though every thread is at work
-    assert failure.reason == "COURSE_NOT_FOUND"
-    lists.append(courses.ListCourses.future(course_pb2.ListCoursesRequest(), timeout=20))
+    waiting.append(courses.GetCourse.future(get, timeout=20))
     until(lambda: len(small.threads._waiting) == 1)
-    behind = courses.GetCourse.future(course_pb2.GetCourseRequest(name="courses/a"), timeout=20)
-    until(lambda: len(small.threads._waiting) == 2)
     release.set()
     assert {call.code() for call in lists} == {grpc.StatusCode.OK}
-    assert behind.code() == grpc.StatusCode.NOT_FOUND
+    assert {call.code() for call in waiting} == {grpc.StatusCode.NOT_FOUND}
+    until(lambda: small.threads._elsewhere == small.threads._at_work == 0)
+    assert small.threads._free == THREADS
 
 
 def test_a_request_too_many_is_refused_at_once_by_http_too(

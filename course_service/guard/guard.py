@@ -67,9 +67,10 @@ class Guard:
         try:
             credentials.caller = call.caller = self._identify(call, credentials)
             self._authorise(call)
-        except Exception as error:
-            forget_frames(error)
+        except CourseError as error:
             credentials.refusal = error
+        except Exception as exception:  # grpcio's own thread would end with it
+            credentials.refusal = report(exception)
 
     def entered(self, call: Call, credentials: Credentials) -> AbstractContextManager[None]:
         """Let a call in, until its work is done. Raises what the steps raise."""

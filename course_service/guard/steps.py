@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 
 from course_service.call import ANONYMOUS, Call
-from course_service.errors import Overloaded
+from course_service.errors import CourseError, Overloaded
 
 
 class Credentials:
@@ -17,7 +17,7 @@ class Credentials:
     def __init__(self) -> None:
         self.caller = ""
         """Who has shown them, if the guard has been asked before the call's turn."""
-        self.refusal: Exception | None = None
+        self.refusal: CourseError | None = None
         """Why the call is refused, if the guard has been asked before the call's turn, and refuses it."""
 
     def pairs(self) -> Iterable[tuple[str, str | bytes]]:

@@ -39,6 +39,7 @@ class Task:
         "_state",
         "arrived",
         "call",
+        "caller",
         "context",
         "credentials",
         "handler",
@@ -57,6 +58,8 @@ class Task:
         self.context = _server._Context(self._event, self._state, None)
         self.credentials = GrpcCredentials(self.context)
         self.call = self.handler.call(self)
+        self.caller = self.call.caller
+        """Whose turn it takes: who calls, if that has been asked."""
         self.messages: list[bytes] = []
         """The messages that have been received before the call was worked on, if its handler has them received."""
         self.size = 0

@@ -12,9 +12,9 @@ from course_service.guard.turns import Turns
 from course_service.rpc.task import Task
 
 LARGE_BYTES = 1 << 16
-"""From what size on the messages of calls that wait are counted together; so many smaller ones are as much as that."""
+"""From what size on a message makes its call one too many if those that wait have too many bytes."""
 MAX_WAITING_BYTES = 64 << 20
-"""What the large messages of all calls that wait for a place may have together."""
+"""What the messages of all calls that wait for a place may have together for a call with a large one to wait too."""
 _PAUSE_SECONDS = 0.01
 """How often it is looked whether calls still wait, when all are to end."""
 
@@ -29,13 +29,14 @@ class CallThreads(ThreadPoolExecutor):
     needs to count calls for `maximum_concurrent_rpcs` and for nothing else.
 
     A call waits for a place once its message has been received, so who sends none holds none. As many calls are worked
-    on at once as there are places. One that waits for what it shares with others goes on elsewhere, in the thread that
-    has it, and its place goes to the next; so many calls at most. While that `is_shared` anyway, such a call takes no
-    place and no thread at all: its beginning is worked on in grpcio's own thread, for it waits for nothing.
+    on here at once as there are places. One that waits for what it shares with others goes on elsewhere, in the thread
+    that has it, and its place goes to the next; so many calls at most, and none while other calls are at work. While
+    that `is_shared` anyway, such a call takes no place and no thread at all: its beginning is worked on in grpcio's own
+    thread, for it waits for nothing.
 
     What comes while `max_waiting` calls wait, or has a large message while those that wait have too many bytes, is done
     at once by a thread that does nothing else, and has to be refused (`Call.is_surplus`): the others may all be held
-    up. Without `max_waiting` everything waits.
+    up. Without `max_waiting` any number waits.
 
     If it is known who calls (`identify`), callers take turns, and what is refused is the last call of the one that has
     most waiting. Otherwise calls keep their order, as those of one caller do.
@@ -65,6 +66,8 @@ class CallThreads(ThreadPoolExecutor):
         """What their messages have together."""
         self._free = places
         """Places that no task has."""
+        self._at_work = 0
+        """Places of tasks that share nothing."""
         self._elsewhere = 0
         """How many go on elsewhere."""
         self._begun: SimpleQueue[Task | None] = SimpleQueue()
@@ -73,14 +76,14 @@ class CallThreads(ThreadPoolExecutor):
         self._workers = [threading.Thread(target=self._work, name=name, daemon=True) for _ in range(places)]
         for worker in self._workers:
             worker.start()
-        if max_waiting is not None:
-            threading.Thread(target=self._refuse, name=f"{name}-surplus", daemon=True).start()
+        threading.Thread(target=self._refuse, name=f"{name}-surplus", daemon=True).start()
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **_: Any) -> Future[Any]:  # noqa: ANN401  # as there
         """Have a task done, once its call's message is there, by the next thread that is free."""
         task = Task(fn, args)
         if self._identify:
             self._identify(task)
+            task.caller = task.call.caller
         if self.is_full() and not self._may_displace(task):
             self._surplus.put(task)
         elif task.handler.receives and not task.credentials.refusal:
@@ -96,43 +99,45 @@ class CallThreads(ThreadPoolExecutor):
 
     def _may_displace(self, task: Task) -> bool:
         with self._lock:
-            return self._waiting.may_displace(task.call.caller)
+            return self._waiting.may_displace(task.caller)
 
     def _go_on(self, task: Task) -> None:
-        """Go on with a task whose message has come."""
-        self._receiving.discard(task)
-        if task.handler.is_coroutine and task.size < LARGE_BYTES and self._is_shared() and self._begin_elsewhere(task):
-            self._do(task)
-        else:
+        """Go on with a task whose message has come. It is counted somewhere at every moment, as `close` needs it."""
+        goes_elsewhere = (
+            task.handler.is_coroutine and task.size < LARGE_BYTES and self._is_shared() and self._begin_elsewhere(task)
+        )
+        if not goes_elsewhere:
             self._put(task)
+        self._receiving.discard(task)
+        if goes_elsewhere:
+            self._do(task)
 
     def _put(self, task: Task) -> None:
-        caller = task.call.caller
         with self._lock:
             if self._free:
                 self._free -= 1
-                self._waiting.begin(caller)
-                self._begun.put(task)
+                self._waiting.begin(task.caller)
+                self._begin(task)
             elif task.size >= LARGE_BYTES and not self._has_room(task):
                 self._surplus.put(task)
             else:
                 self._waiting_bytes += task.size
                 if not self.is_full():
-                    self._waiting.add(caller, task)
+                    self._waiting.add(task.caller, task)
                 else:
-                    displaced = self._waiting.displace(caller, task)
+                    displaced = self._waiting.displace(task.caller, task)
                     self._waiting_bytes -= displaced.size
                     self._surplus.put(displaced)
 
     def _has_room(self, task: Task) -> bool:
-        return self._max_waiting is None or self._waiting_bytes + task.size <= MAX_WAITING_BYTES
+        return self._waiting_bytes + task.size <= MAX_WAITING_BYTES
 
     def _begin_elsewhere(self, task: Task) -> bool:
         """Begin a task elsewhere, if it takes nobody's turn and few enough are there."""
         with self._lock:
             if len(self._waiting) or not self._goes_elsewhere(task):
                 return False
-            self._waiting.begin(task.call.caller)
+            self._waiting.begin(task.caller)
             return True
 
     def hand_on(self, task: Task) -> bool:
@@ -146,26 +151,32 @@ class CallThreads(ThreadPoolExecutor):
             return True
 
     def _goes_elsewhere(self, task: Task) -> bool:
-        task.is_elsewhere = self._elsewhere < self._max_elsewhere
+        # One thread does the rest for all of them: beside others at work it has too little of the CPU for many.
+        task.is_elsewhere = not self._at_work and self._elsewhere < self._max_elsewhere
         self._elsewhere += task.is_elsewhere
         return task.is_elsewhere
 
     def end(self, task: Task) -> None:
         """Note that a task has ended."""
         with self._lock:
-            self._waiting.end(task.call.caller)
+            self._waiting.end(task.caller)
             if task.is_elsewhere:
                 self._elsewhere -= 1
             else:
+                self._at_work -= not task.handler.is_coroutine
                 self._give_place()
 
     def _give_place(self) -> None:
         if len(self._waiting):
             _, task = self._waiting.next()
             self._waiting_bytes -= task.size
-            self._begun.put(task)
+            self._begin(task)
         else:
             self._free += 1
+
+    def _begin(self, task: Task) -> None:
+        self._at_work += not task.handler.is_coroutine
+        self._begun.put(task)
 
     def _work(self) -> None:
         """Work on one call after the other."""
@@ -202,3 +213,5 @@ class CallThreads(ThreadPoolExecutor):
         self._surplus.put(None)
         for worker in self._workers:
             worker.join(max(0.0, deadline - time.monotonic()))
+        while self._elsewhere and time.monotonic() < deadline:  # what the workers have handed on since
+            time.sleep(_PAUSE_SECONDS)

@@ -112,9 +112,15 @@ class CombinedReads:
 
     def answer(self, read: Read, outcome: Course | BaseException | None) -> None:
         """Answer a read that has been handed on, unless another thread has."""
-        if self._unanswered.pop(read, _ANSWERED) is not _ANSWERED:
-            read.outcome = outcome
+        if self._settle(read, outcome):
             read.go_on()
+
+    def _settle(self, read: Read, outcome: Course | BaseException | None) -> bool:
+        """Give a read its outcome; False if another thread has."""
+        if self._unanswered.pop(read, _ANSWERED) is _ANSWERED:
+            return False
+        read.outcome = outcome
+        return True
 
     def _begin(self) -> bool:
         """Start the threads, unless they have been; False if the machine has no more."""
@@ -214,8 +220,11 @@ class CombinedReads:
         waiting = [read for read in reads if read.deadline > time.monotonic()]
         if not waiting:
             return
-        for read, outcome in zip(waiting, self._outcomes(waiting), strict=True):
-            self.answer(read, outcome)
+        outcomes = self._outcomes(waiting)
+        # All first: what is done with one takes its time, and the others must not look as if they still waited.
+        answered = [read for read, outcome in zip(waiting, outcomes, strict=True) if self._settle(read, outcome)]
+        for read in answered:
+            read.go_on()
 
     def _outcomes(self, reads: Sequence[Read]) -> list[Course | BaseException | None]:
         """Ask for several at once. Of an error each gets one of its own, for each adds its own way to it."""

@@ -83,7 +83,7 @@ def postgresql_engine(url: URL, *, session_settings: bool = True, **options: Any
 
     @event.listens_for(engine, "connect")
     def leave_uuids_as_text(connection: psycopg2.extensions.connection, _: ConnectionPoolEntry) -> None:
-        # SQLAlchemy has the driver make UUID objects, of which it then makes the text that the models ask for.
+        # SQLAlchemy has the driver make UUID objects, of which it then makes the text that the tables ask for.
         psycopg2.extensions.register_type(_UUID_AS_TEXT, connection)
 
     @event.listens_for(engine, "handle_error")
