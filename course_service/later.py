@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import Callable, Coroutine
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, cast
 
 _T = TypeVar("_T")
 
@@ -23,20 +23,16 @@ class Answer(Protocol):
 
 def next_answer(work: Coroutine[Answer, None, object]) -> Answer | None:
     """Do work until it has to wait; returns what it waits for, or None if it has ended. Raises what the work raises."""
-    try:
-        return work.send(None)
-    except StopIteration:
-        return None
+    answer, _ = _step(work)
+    return answer
 
 
 def finished(work: Coroutine[Answer, None, _T]) -> _T:
     """Do work to its end, and wait in this thread for what it waits for. Raises what the work raises."""
     while True:
-        try:
-            answer = work.send(None)
-        except StopIteration as end:
-            value: _T = end.value
-            return value
+        answer, value = _step(work)
+        if answer is None:
+            return cast(_T, value)
         answer.wait()
 
 
@@ -45,14 +41,20 @@ async def finished_in_loop(work: Coroutine[Answer, None, _T]) -> _T:
     loop = asyncio.get_running_loop()
     try:
         while True:
-            try:
-                answer = work.send(None)
-            except StopIteration as end:
-                value: _T = end.value
-                return value
+            answer, value = _step(work)
+            if answer is None:
+                return cast(_T, value)
             await _there(answer, loop)
     finally:
         work.close()  # if the event loop has given it up
+
+
+def _step(work: Coroutine[Answer, None, _T]) -> tuple[Answer | None, Any]:
+    """Do work until it has to wait, or to its end: returns what it waits for, or what it returns."""
+    try:
+        return work.send(None), None
+    except StopIteration as end:
+        return None, end.value
 
 
 async def _there(answer: Answer, loop: asyncio.AbstractEventLoop) -> None:

@@ -25,6 +25,7 @@ from course_service.rpc import threads, watchdog
 from course_service.rpc.health import HealthServicer
 from course_service.rpc.server import MAX_STREAMS, make_server
 from course_service.rpc.threads import CallThreads
+from course_service.store import combined_reads
 from course_service.store.courses import CourseRepository
 from course_service.store.database import Database
 from tests.conftest import TOKENS, Service
@@ -173,6 +174,7 @@ def test_while_reads_are_shared_they_take_no_place_unless_others_are_at_work(
 
     monkeypatch.setattr(CourseRepository, "page", page)
     monkeypatch.setattr(CourseRepository, "get_many", find_none)
+    monkeypatch.setattr(combined_reads, "_SHARED_SECONDS", 60)  # or it would end between two of the calls
     monkeypatch.setattr(database._combined, "_shared_until", time.monotonic() + 60)
     courses, get = small.courses, course_pb2.GetCourseRequest(name="courses/a")
     waiting = [courses.GetCourse.future(get, timeout=20) for _ in range(ELSEWHERE)]

@@ -206,12 +206,12 @@ class CallThreads(ThreadPoolExecutor):
     def close(self, seconds: float) -> None:
         """Let every thread end after the tasks that there are, and wait for them that long at most."""
         deadline = time.monotonic() + seconds
-        while (self._receiving or len(self._waiting) or self._elsewhere) and time.monotonic() < deadline:
+        while (self._receiving or len(self._waiting)) and time.monotonic() < deadline:
             time.sleep(_PAUSE_SECONDS)
         for _ in self._workers:
             self._begun.put(None)
         self._surplus.put(None)
         for worker in self._workers:
             worker.join(max(0.0, deadline - time.monotonic()))
-        while self._elsewhere and time.monotonic() < deadline:  # what the workers have handed on since
+        while self._elsewhere and time.monotonic() < deadline:  # the last may have been handed on by a worker
             time.sleep(_PAUSE_SECONDS)
