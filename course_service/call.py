@@ -1,9 +1,11 @@
 """The call that is being worked on, known wherever its work leads: who calls, what, and until when."""
 
+from __future__ import annotations
+
 import re
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 
@@ -64,6 +66,10 @@ class Call:
     """Finds the log's line about an internal error."""
     cause: str = ""
     """Why it failed, for the log alone."""
+    is_idle: bool = False
+    """Whether its thread waits for something, and needs no CPU."""
+    on_idle: Callable[[Call], object] | None = None
+    """Told when that changes."""
 
     def note_request_id(self, text: str) -> None:
         """Take the request_id of a request that may yet be refused; what is no UUID is left out."""
@@ -99,6 +105,28 @@ def working_on(call: Call) -> Iterator[None]:
         yield
     finally:
         end(before)
+
+
+class idle(AbstractContextManager[None]):  # noqa: N801  # used as the functions beside it; a generator costs more
+    """Note that the current call's thread waits for something and needs no CPU, until the context ends."""
+
+    __slots__ = ("_call",)
+
+    def __enter__(self) -> None:
+        """Begin, unless it is idle already."""
+        call = _current.get()
+        self._call = call if call and call.on_idle and not call.is_idle else None
+        self._change(is_idle=True)
+
+    def __exit__(self, *_: object) -> None:
+        """End what has begun here."""
+        self._change(is_idle=False)
+
+    def _change(self, *, is_idle: bool) -> None:
+        call = self._call
+        if call and call.on_idle:
+            call.is_idle = is_idle
+            call.on_idle(call)
 
 
 def current() -> Call:

@@ -25,6 +25,7 @@ from course_service.rpc import threads, watchdog
 from course_service.rpc.health import HealthServicer
 from course_service.rpc.server import MAX_STREAMS, make_server
 from course_service.rpc.threads import CallThreads
+from course_service.services import Page
 from course_service.store import combined_reads
 from course_service.store.courses import CourseRepository
 from course_service.store.database import Database
@@ -49,6 +50,9 @@ class Small:
 
     def get(self, timeout: float = 20.0) -> Any:
         return self.courses.GetCourse(course_pb2.GetCourseRequest(name="courses/a"), timeout=timeout)
+
+    def list(self) -> Any:
+        return self.courses.ListCourses.future(course_pb2.ListCoursesRequest(), timeout=20)
 
     @property
     def http_address(self) -> tuple[str, int]:
@@ -133,7 +137,8 @@ def test_calls_that_wait_for_a_query_they_share_leave_their_places(
 
     def wait(*_: object) -> None:
         begun.put(1)
-        assert release.wait(20)
+        with current_call.idle():  # as the driver does
+            assert release.wait(20)
 
     def find_none(*_: object, **__: object) -> dict[str, object]:
         wait()
@@ -158,14 +163,15 @@ def test_calls_that_wait_for_a_query_they_share_leave_their_places(
             begun.get()
 
 
-def test_while_reads_are_shared_they_take_no_place_unless_others_are_at_work(
+def test_while_reads_are_shared_they_take_no_place_unless_too_many_do(
     small: Small, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     release, begun = threading.Event(), queue.SimpleQueue[int]()
 
     def page(*_: object, **__: object) -> list[object]:
         begun.put(1)
-        assert release.wait(20)
+        with current_call.idle():
+            assert release.wait(20)
         return []
 
     def find_none(*_: object, **__: object) -> dict[str, object]:
@@ -177,18 +183,18 @@ def test_while_reads_are_shared_they_take_no_place_unless_others_are_at_work(
     monkeypatch.setattr(combined_reads, "_SHARED_SECONDS", 60)  # or it would end between two of the calls
     monkeypatch.setattr(database._combined, "_shared_until", time.monotonic() + 60)
     courses, get = small.courses, course_pb2.GetCourseRequest(name="courses/a")
-    waiting = [courses.GetCourse.future(get, timeout=20) for _ in range(ELSEWHERE)]
-    until(lambda: small.threads._elsewhere == ELSEWHERE)
-    assert small.threads._free == THREADS
-    lists = [courses.ListCourses.future(course_pb2.ListCoursesRequest(), timeout=20) for _ in range(THREADS)]
+    lists = [small.list() for _ in range(THREADS)]
     for _ in range(THREADS):
         begun.get(timeout=5)
+    waiting = [courses.GetCourse.future(get, timeout=20) for _ in range(ELSEWHERE)]
+    until(lambda: small.threads._elsewhere == ELSEWHERE)
+    assert not small.threads._waiting
     waiting.append(courses.GetCourse.future(get, timeout=20))
     until(lambda: len(small.threads._waiting) == 1)
     release.set()
     assert {call.code() for call in lists} == {grpc.StatusCode.OK}
     assert {call.code() for call in waiting} == {grpc.StatusCode.NOT_FOUND}
-    until(lambda: small.threads._elsewhere == small.threads._at_work == 0)
+    until(lambda: small.threads._elsewhere == small.threads._running == 0)
     assert small.threads._free == THREADS
 
 
@@ -240,6 +246,72 @@ def test_a_call_that_has_waited_longer_than_it_has_time_left_is_given_up(
     check_refusal(grpc_failure(late.result))
     assert {call.code() for call in holders} == {grpc.StatusCode.NOT_FOUND}
     assert begun.empty()
+
+
+def test_a_call_that_would_come_too_late_is_refused_at_once(
+    small: Small, stuck: tuple[threading.Event, "queue.SimpleQueue[int]"]
+) -> None:
+    release, begun = stuck
+    get = small.courses.GetCourse
+    waiting = [get.future(course_pb2.GetCourseRequest(name="courses/a"), timeout=20) for _ in range(THREADS)]
+    for _ in range(THREADS):
+        begun.get(timeout=5)
+    waiting.append(get.future(course_pb2.GetCourseRequest(name="courses/a"), timeout=20))
+    until(lambda: len(small.threads._waiting) == 1)
+    threading.Event().wait(0.5)  # what is tested is the passing of time
+    start = time.monotonic()
+    check_refusal(grpc_failure(lambda: small.get(timeout=1.8)))
+    assert time.monotonic() - start < 0.5
+    waiting.append(get.future(course_pb2.GetCourseRequest(name="courses/a"), timeout=20))  # it has more time
+    until(lambda: len(small.threads._waiting) == 2)
+    release.set()
+    assert {call.code() for call in waiting} == {grpc.StatusCode.NOT_FOUND}
+
+
+# When a call begins
+
+
+def test_a_call_begins_when_those_before_it_are_idle(small: Small, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads, "_PATIENCE_SECONDS", 60)
+    begun, goes_idle, release = queue.SimpleQueue[int](), threading.Event(), threading.Event()
+
+    def read(*_: object) -> Page:
+        begun.put(1)
+        assert goes_idle.wait(20)
+        with current_call.idle():
+            assert release.wait(20)
+        return Page([], "")
+
+    monkeypatch.setattr(Database, "read", read)
+    lists = [small.list() for _ in range(2)]
+    begun.get(timeout=5)
+    until(lambda: len(small.threads._waiting) == 1)
+    assert small.threads._free == THREADS - 1
+    goes_idle.set()
+    begun.get(timeout=5)
+    release.set()
+    assert {call.code() for call in lists} == {grpc.StatusCode.OK}
+    until(lambda: small.threads._running == 0)
+
+
+def test_a_call_that_hangs_without_being_idle_holds_up_others_for_a_moment(
+    small: Small, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, release = queue.SimpleQueue[int](), threading.Event()
+
+    def read(*_: object) -> Page:
+        begun.put(1)
+        assert release.wait(20)
+        return Page([], "")
+
+    monkeypatch.setattr(Database, "read", read)
+    lists = [small.list()]
+    begun.get(timeout=5)
+    threading.Event().wait(2 * threads._PATIENCE_SECONDS)  # what is tested is the passing of time
+    lists.append(small.list())
+    begun.get(timeout=5)
+    release.set()
+    assert {call.code() for call in lists} == {grpc.StatusCode.OK}
 
 
 # How long a message may take

@@ -69,6 +69,15 @@ def in_time(call: Call) -> AbstractContextManager[None]:
     return _NOTHING
 
 
+def comes_too_late(call: Call, seconds: float) -> bool:
+    """Whether a call that comes in will have to be given up when its turn comes, if it has to wait so many seconds.
+
+    They are taken twice: who has waited longest yet has to wait on, and to refuse a call at its turn costs more than to
+    refuse it at once.
+    """
+    return 4 * seconds > call.deadline - call.arrived and not call.is_about_service
+
+
 _NOTHING = nullcontext()
 
 

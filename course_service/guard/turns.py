@@ -28,6 +28,11 @@ class Turns(Generic[T]):
         self._waiting.setdefault(caller, deque()).append(item)
         self._length += 1
 
+    def first(self, caller: str) -> T | None:
+        """Return the item of a caller that has waited longest, if it has one."""
+        queue = self._waiting.get(caller)
+        return queue[0] if queue else None
+
     def begin(self, caller: str) -> None:
         """Count a call of a caller as at work, without having had it wait."""
         self._at_work[caller] += 1

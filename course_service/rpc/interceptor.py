@@ -13,7 +13,7 @@ from google.protobuf.message import DecodeError
 from google.rpc import code_pb2, status_pb2
 from grpc_status import rpc_status
 
-from course_service.call import STREAM_SECONDS, UNKNOWN_METHOD, Call, is_read, most_seconds, working_on
+from course_service.call import STREAM_SECONDS, UNKNOWN_METHOD, Call, idle, is_read, most_seconds, working_on
 from course_service.errors import DeadlineExceeded, MethodUnknown, RequestMalformed
 from course_service.guard.guard import Guard, forget_frames
 from course_service.guard.internal import report
@@ -192,7 +192,8 @@ class _Unary(_OneMessage):
             if threads.hand_on(task):
                 answer.then(partial(_go_on, task, work, threads))
                 return False
-            answer.wait()
+            with idle():
+                answer.wait()
         finished(work)
         return True
 

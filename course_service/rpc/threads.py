@@ -7,7 +7,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from queue import SimpleQueue
 from typing import Any, TypeAlias
 
+from course_service.call import Call
 from course_service.guard.internal import report
+from course_service.guard.steps import comes_too_late
 from course_service.guard.turns import Turns
 from course_service.rpc.task import Task
 
@@ -15,6 +17,8 @@ LARGE_BYTES = 1 << 16
 """From what size on a message makes its call one too many if those that wait have too many bytes."""
 MAX_WAITING_BYTES = 64 << 20
 """What the messages of all calls that wait for a place may have together for a call with a large one to wait too."""
+_PATIENCE_SECONDS = 0.05
+"""How long a call that began and is not idle holds up others: it may wait for something that nobody thought of."""
 _PAUSE_SECONDS = 0.01
 """How often it is looked whether calls still wait, when all are to end."""
 
@@ -29,13 +33,15 @@ class CallThreads(ThreadPoolExecutor):
     needs to count calls for `maximum_concurrent_rpcs` and for nothing else.
 
     A call waits for a place once its message has been received, so who sends none holds none. As many calls are worked
-    on here at once as there are places. One that waits for what it shares with others goes on elsewhere, in the thread
-    that has it, and its place goes to the next; so many calls at most, and none while other calls are at work. While
-    that `is_shared` anyway, such a call takes no place and no thread at all: its beginning is worked on in grpcio's own
-    thread, for it waits for nothing.
+    on here at once as there are places, but another one begins only when the others are idle (`call.idle`): more
+    threads get no more done, and would keep the CPU from grpcio's own, which takes the calls in.
 
-    What comes while `max_waiting` calls wait, or has a large message while those that wait have too many bytes, is done
-    at once by a thread that does nothing else, and has to be refused (`Call.is_surplus`): the others may all be held
+    A call that waits for what it shares with others goes on elsewhere, in the thread that has it, and its place goes to
+    the next; so many calls at most. While that `is_shared` anyway, such a call takes no place and no thread at all: its
+    beginning is worked on in grpcio's own thread, for it waits for nothing.
+
+    What comes while `max_waiting` calls wait, or will have to wait too long, or has a large message while those that
+    wait have too many bytes, is refused at once (`Call.is_surplus`), in grpcio's own thread: the others may all be held
     up. Without `max_waiting` any number waits.
 
     If it is known who calls (`identify`), callers take turns, and what is refused is the last call of the one that has
@@ -66,17 +72,17 @@ class CallThreads(ThreadPoolExecutor):
         """What their messages have together."""
         self._free = places
         """Places that no task has."""
-        self._at_work = 0
-        """Places of tasks that share nothing."""
+        self._running = 0
+        """How many of those that have one are not idle. Streams are not counted: most of the time they wait."""
+        self._began = 0.0
+        """When the last of them began."""
         self._elsewhere = 0
         """How many go on elsewhere."""
         self._begun: SimpleQueue[Task | None] = SimpleQueue()
         """Tasks that have a place, for the next thread; a None ends one thread."""
-        self._surplus: SimpleQueue[Task | None] = SimpleQueue()
         self._workers = [threading.Thread(target=self._work, name=name, daemon=True) for _ in range(places)]
         for worker in self._workers:
             worker.start()
-        threading.Thread(target=self._refuse, name=f"{name}-surplus", daemon=True).start()
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **_: Any) -> Future[Any]:  # noqa: ANN401  # as there
         """Have a task done, once its call's message is there, by the next thread that is free."""
@@ -84,8 +90,8 @@ class CallThreads(ThreadPoolExecutor):
         if self._identify:
             self._identify(task)
             task.caller = task.call.caller
-        if self.is_full() and not self._may_displace(task):
-            self._surplus.put(task)
+        if self._is_surplus(task):
+            self._refuse(task)
         elif task.handler.receives and not task.credentials.refusal:
             self._receiving.add(task)
             task.handler.receive(task, self._go_on)
@@ -97,9 +103,12 @@ class CallThreads(ThreadPoolExecutor):
         """Whether as many calls wait for a place as may."""
         return self._max_waiting is not None and len(self._waiting) >= self._max_waiting
 
-    def _may_displace(self, task: Task) -> bool:
+    def _is_surplus(self, task: Task) -> bool:
         with self._lock:
-            return self._waiting.may_displace(task.caller)
+            first = self._waiting.first(task.caller)
+            if first and comes_too_late(task.call, task.arrived - first.arrived):
+                return True
+            return self.is_full() and not self._waiting.may_displace(task.caller)
 
     def _go_on(self, task: Task) -> None:
         """Go on with a task whose message has come. It is counted somewhere at every moment, as `close` needs it."""
@@ -114,20 +123,22 @@ class CallThreads(ThreadPoolExecutor):
 
     def _put(self, task: Task) -> None:
         with self._lock:
-            if self._free:
-                self._free -= 1
-                self._waiting.begin(task.caller)
-                self._begin(task)
-            elif task.size >= LARGE_BYTES and not self._has_room(task):
-                self._surplus.put(task)
-            else:
-                self._waiting_bytes += task.size
-                if not self.is_full():
-                    self._waiting.add(task.caller, task)
-                else:
-                    displaced = self._waiting.displace(task.caller, task)
-                    self._waiting_bytes -= displaced.size
-                    self._surplus.put(displaced)
+            surplus = self._wait(task)
+            self._begin_next()
+        if surplus:
+            self._refuse(surplus)
+
+    def _wait(self, task: Task) -> Task | None:
+        """Have a task wait for its turn; returns one that may not, this or another, if there are too many."""
+        if task.size >= LARGE_BYTES and not self._has_room(task):
+            return task
+        self._waiting_bytes += task.size
+        if not self.is_full():
+            self._waiting.add(task.caller, task)
+            return None
+        displaced = self._waiting.displace(task.caller, task)
+        self._waiting_bytes -= displaced.size
+        return displaced
 
     def _has_room(self, task: Task) -> bool:
         return self._waiting_bytes + task.size <= MAX_WAITING_BYTES
@@ -147,12 +158,14 @@ class CallThreads(ThreadPoolExecutor):
         with self._lock:
             if not self._goes_elsewhere(task):
                 return False
-            self._give_place()
+            self._running -= task.handler.receives
+            task.call.on_idle = None
+            self._free += 1
+            self._begin_next()
             return True
 
     def _goes_elsewhere(self, task: Task) -> bool:
-        # One thread does the rest for all of them: beside others at work it has too little of the CPU for many.
-        task.is_elsewhere = not self._at_work and self._elsewhere < self._max_elsewhere
+        task.is_elsewhere = self._elsewhere < self._max_elsewhere
         self._elsewhere += task.is_elsewhere
         return task.is_elsewhere
 
@@ -163,20 +176,30 @@ class CallThreads(ThreadPoolExecutor):
             if task.is_elsewhere:
                 self._elsewhere -= 1
             else:
-                self._at_work -= not task.handler.is_coroutine
-                self._give_place()
+                self._running -= task.handler.receives
+                self._free += 1
+                self._begin_next()
 
-    def _give_place(self) -> None:
-        if len(self._waiting):
+    def _begin_next(self) -> None:
+        """Begin what waits, if there is a place and nobody would have to share the CPU."""
+        while len(self._waiting) and self._free and self._has_cpu():
             _, task = self._waiting.next()
             self._waiting_bytes -= task.size
-            self._begin(task)
-        else:
-            self._free += 1
+            self._free -= 1
+            self._running += task.handler.receives
+            self._began = time.monotonic()
+            task.call.on_idle = self._note_idle
+            self._begun.put(task)
 
-    def _begin(self, task: Task) -> None:
-        self._at_work += not task.handler.is_coroutine
-        self._begun.put(task)
+    def _has_cpu(self) -> bool:
+        return not self._running or self._began < time.monotonic() - _PATIENCE_SECONDS
+
+    def _note_idle(self, call: Call) -> None:
+        """Note that a call is idle, or that it goes on."""
+        with self._lock:
+            self._running += -1 if call.is_idle else 1
+            if call.is_idle:
+                self._begin_next()
 
     def _work(self) -> None:
         """Work on one call after the other."""
@@ -193,15 +216,12 @@ class CallThreads(ThreadPoolExecutor):
         if has_ended:
             self.end(task)
 
-    def _refuse(self) -> None:
-        """Work on calls that are too many."""
-        while task := self._surplus.get():
-            task.call.is_surplus = True
-            try:
-                task.handler.work_on(task, self)
-            except BaseException as exception:
-                report(exception)
-            del task
+    def _refuse(self, task: Task) -> None:
+        task.call.is_surplus = True
+        try:
+            task.handler.work_on(task, self)
+        except BaseException as exception:
+            report(exception)
 
     def close(self, seconds: float) -> None:
         """Let every thread end after the tasks that there are, and wait for them that long at most."""
@@ -210,7 +230,6 @@ class CallThreads(ThreadPoolExecutor):
             time.sleep(_PAUSE_SECONDS)
         for _ in self._workers:
             self._begun.put(None)
-        self._surplus.put(None)
         for worker in self._workers:
             worker.join(max(0.0, deadline - time.monotonic()))
         while self._elsewhere and time.monotonic() < deadline:  # the last may have been handed on by a worker

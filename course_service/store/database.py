@@ -303,7 +303,8 @@ class Database:
                 _log.info("a transaction is tried again: %s", cause)
                 if self._watch:
                     self._watch.retried()
-            time.sleep(pause)
+            with call.idle():
+                time.sleep(pause)
         raise AssertionError
 
     @contextlib.contextmanager
@@ -321,7 +322,9 @@ class Database:
         if not self._sqlite_turn.acquire(blocking=False):
             if self._watch:
                 self._watch.waited()
-            if not self._sqlite_turn.acquire(timeout=max(0.0, min(LOCK_TIMEOUT_MS / 1000, call.remaining()))):
+            with call.idle():
+                has_turn = self._sqlite_turn.acquire(timeout=max(0.0, min(LOCK_TIMEOUT_MS / 1000, call.remaining())))
+            if not has_turn:
                 raise DeadlineExceeded if call.remaining() <= 0 else DatabaseUnavailable("too many writes wait")
         try:
             with self._writer.connect() as connection:

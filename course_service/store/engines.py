@@ -1,7 +1,8 @@
 """Engines, with the settings that each database needs."""
 
+import sqlite3
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 from urllib.parse import quote
 
 import psycopg2.extensions
@@ -97,6 +98,19 @@ def postgresql_engine(url: URL, *, session_settings: bool = True, **options: Any
     return engine
 
 
+class _SqliteConnection(sqlite3.Connection):
+    """A connection whose statements may wait: for the file's lock, for the disk."""
+
+    def cursor(self, factory: type[sqlite3.Cursor] | None = None) -> sqlite3.Cursor:  # type: ignore[override]  # the type stubs know of no default
+        return super().cursor(factory or _SqliteCursor)
+
+
+class _SqliteCursor(sqlite3.Cursor):
+    def execute(self, sql: str, parameters: Any = ()) -> Self:  # noqa: ANN401  # the driver's own
+        with call.idle():
+            return super().execute(sql, parameters)
+
+
 class _Connector:
     """Connects to the first host that accepts the session.
 
@@ -118,7 +132,7 @@ class _Connector:
             seconds = min(self._seconds, call.remaining() / (len(hosts) - index))
             address = {name: value for name, value in {"host": host.name, "port": host.port}.items() if value}
             try:
-                with connecting(seconds):
+                with connecting(seconds), call.idle():  # also while the name of the host is looked up
                     connection = dialect.connect(*arguments, **options, **address)
             except NoResponse as error:
                 failures.append(error)
@@ -140,7 +154,7 @@ def sqlite_engine(url: URL, *, create: bool = False, **options: Any) -> Engine: 
     file = URL.create(
         "sqlite", database="file:" + quote(url.database), query={"mode": "rwc" if create else "rw", "uri": "true"}
     )
-    engine = create_engine(file, hide_parameters=True, **options)
+    engine = create_engine(file, hide_parameters=True, connect_args={"factory": _SqliteConnection}, **options)
 
     @event.listens_for(engine, "connect")
     def prepare(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:

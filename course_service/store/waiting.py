@@ -46,7 +46,9 @@ def wait(connection: psycopg2.extensions.connection) -> None:
         poll = select.poll()  # not select(), which takes no file number over 1,023
         poll.register(connection.fileno(), select.POLLIN if state == POLL_READ else select.POLLOUT)
         milliseconds = None if seconds == float("inf") else max(0.0, seconds * 1000)
-        if seconds <= 0 or not poll.poll(milliseconds):
+        with call.idle():
+            has_responded = seconds > 0 and poll.poll(milliseconds)
+        if not has_responded:
             raise NoResponse("no response in time")
 
 

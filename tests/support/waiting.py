@@ -4,6 +4,8 @@ import threading
 import time
 from collections.abc import Callable, Generator
 
+from course_service.call import idle
+
 _PAUSE = threading.Event()
 
 
@@ -25,7 +27,8 @@ class Held:
         yield self
 
     def at_once(self) -> bool:
-        self._wait()
+        with idle():  # as the driver does
+            self._wait()
         return True
 
     def wait(self) -> None:
