@@ -24,8 +24,8 @@ _FACTORS = (0.5, 1.0, 1.5, 2.0, 3.0, 4.0) if FULL else (1.0, 2.5)
 # near it comes is in the table. To refuse a call costs a third of a GetCourse or more, since grpcio takes it through
 # Python: with x times the capacity and a cost of c, (1 - x c) / (1 - c) of the best can be left. Asserted is what noise
 # leaves of that.
-_GOODPUT = {"GetCourse": 0.1, "List(50), Get, Create": 0.6 if FULL else 0.15}
-_WASTED = 0.05 if FULL else 0.25
+_GOODPUT = {"GetCourse": 0.1, "List(50), Get, Create": 0.6 if FULL else 0.3}
+_WASTED = 0.05 if FULL else 0.1
 
 pytestmark = pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="service and callers need a core each")
 

@@ -16,8 +16,11 @@ from pkgutil import resolve_name
 from typing import Any
 
 import grpc
+import psycopg2
+from psycopg2.extras import wait_select
 from sqlalchemy import bindparam, literal
 
+from course_service import call
 from course_service.__main__ import main
 
 Fault = Callable[[], None]
@@ -175,8 +178,15 @@ def no_second_try() -> None:
 
 @fault
 def no_wait_callback() -> None:
-    """Wait in the driver for the database, as long as that takes."""
-    put("psycopg2.extensions", "set_wait_callback", lambda _: None)
+    """Wait for the database as long as that takes."""
+
+    def wait(connection: psycopg2.extensions.connection) -> None:
+        with call.idle():
+            wait_select(connection)
+
+    set_wait_callback: Callable[..., object] = put(
+        "psycopg2.extensions", "set_wait_callback", lambda _: set_wait_callback(wait)
+    )
 
 
 @fault
@@ -342,6 +352,7 @@ def no_migration_lock() -> None:
 def no_limit() -> None:
     """Work on every call that comes, however late its turn is."""
     put("course_service.guard.guard:Guard", "entered", lambda *_: nullcontext())
+    put("course_service.rpc.threads", "comes_too_late", lambda *_: False)
     put("course_service.rpc.interceptor", "_check_deadline", lambda _: None)
     no_deadlines()
 
