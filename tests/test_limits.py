@@ -248,23 +248,37 @@ def test_a_call_that_has_waited_longer_than_it_has_time_left_is_given_up(
     assert begun.empty()
 
 
-def test_a_call_that_would_come_too_late_is_refused_at_once(
-    small: Small, stuck: tuple[threading.Event, "queue.SimpleQueue[int]"]
-) -> None:
-    release, begun = stuck
-    get = small.courses.GetCourse
-    waiting = [get.future(course_pb2.GetCourseRequest(name="courses/a"), timeout=20) for _ in range(THREADS)]
+def test_a_call_that_would_come_too_late_is_refused_at_once(small: Small, monkeypatch: pytest.MonkeyPatch) -> None:
+    release, begun = threading.Semaphore(0), queue.SimpleQueue[int]()
+
+    def wait() -> None:
+        begun.put(1)
+        assert release.acquire(timeout=20)
+
+    async def get(*_: object) -> None:
+        await Held(wait)
+
+    def calls(timeout: float) -> Any:
+        return small.courses.GetCourse.future(course_pb2.GetCourseRequest(name="courses/a"), timeout=timeout)
+
+    monkeypatch.setattr(Database, "get", get)
+    waiting = [calls(20) for _ in range(THREADS)]
     for _ in range(THREADS):
         begun.get(timeout=5)
-    waiting.append(get.future(course_pb2.GetCourseRequest(name="courses/a"), timeout=20))
+    waiting.append(calls(20))
     until(lambda: len(small.threads._waiting) == 1)
-    threading.Event().wait(0.5)  # what is tested is the passing of time
-    start = time.monotonic()
-    check_refusal(grpc_failure(lambda: small.get(timeout=1.8)))
-    assert time.monotonic() - start < 0.5
-    waiting.append(get.future(course_pb2.GetCourseRequest(name="courses/a"), timeout=20))  # it has more time
+    threading.Event().wait(0.6)  # what is tested is the passing of time
+    waiting.append(calls(2))  # as long as nobody's turn comes, it may be in time
     until(lambda: len(small.threads._waiting) == 2)
-    release.set()
+    release.release()
+    begun.get(timeout=5)
+    threading.Event().wait(0.6)
+    start = time.monotonic()
+    check_refusal(grpc_failure(lambda: small.get(timeout=2)))
+    assert time.monotonic() - start < 0.5
+    waiting.append(calls(20))  # it has more time
+    until(lambda: len(small.threads._waiting) == 2)
+    release.release(len(waiting))
     assert {call.code() for call in waiting} == {grpc.StatusCode.NOT_FOUND}
 
 

@@ -76,6 +76,8 @@ class CallThreads(ThreadPoolExecutor):
         """How many of those that have one are not idle. Streams are not counted: most of the time they wait."""
         self._began = 0.0
         """When the last of them began."""
+        self._waited = 0.0
+        """How long it had waited for that."""
         self._elsewhere = 0
         """How many go on elsewhere."""
         self._begun: SimpleQueue[Task | None] = SimpleQueue()
@@ -106,7 +108,8 @@ class CallThreads(ThreadPoolExecutor):
     def _is_surplus(self, task: Task) -> bool:
         with self._lock:
             first = self._waiting.first(task.caller)
-            if first and comes_too_late(task.call, task.arrived - first.arrived):
+            # Both, for a caller may wait less than others, and what waits while nobody's turn comes may yet be in time.
+            if first and comes_too_late(task.call, min(task.arrived - first.arrived, self._waited)):
                 return True
             return self.is_full() and not self._waiting.may_displace(task.caller)
 
@@ -188,6 +191,7 @@ class CallThreads(ThreadPoolExecutor):
             self._free -= 1
             self._running += task.handler.receives
             self._began = time.monotonic()
+            self._waited = self._began - task.arrived
             task.call.on_idle = self._note_idle
             self._begun.put(task)
 
