@@ -13,7 +13,7 @@ from google.protobuf.message import DecodeError
 from google.rpc import code_pb2, status_pb2
 from grpc_status import rpc_status
 
-from course_service.call import STREAM_SECONDS, UNKNOWN_METHOD, Call, idle, is_read, most_seconds, working_on
+from course_service.call import STREAM_SECONDS, UNKNOWN_METHOD, Call, end, idle, is_read, most_seconds, working_on
 from course_service.errors import DeadlineExceeded, MethodUnknown, RequestMalformed
 from course_service.guard.guard import Guard, forget_frames
 from course_service.guard.internal import report
@@ -190,6 +190,7 @@ class _Unary(_OneMessage):
             return True
         if task.is_elsewhere or not answer.at_once():
             if threads.hand_on(task):
+                end(None)  # this thread has begun it, and works on it no longer
                 answer.then(partial(_go_on, task, work, threads))
                 return False
             with idle():

@@ -109,7 +109,7 @@ class CallThreads(ThreadPoolExecutor):
         with self._lock:
             first = self._waiting.first(task.caller)
             # Both, for a caller may wait less than others, and what waits while nobody's turn comes may yet be in time.
-            if first and comes_too_late(task.call, min(task.arrived - first.arrived, self._waited)):
+            if first and comes_too_late(task.call, min(task.arrived - first.waits_since, self._waited)):
                 return True
             return self.is_full() and not self._waiting.may_displace(task.caller)
 
@@ -135,6 +135,7 @@ class CallThreads(ThreadPoolExecutor):
         """Have a task wait for its turn; returns one that may not, this or another, if there are too many."""
         if task.size >= LARGE_BYTES and not self._has_room(task):
             return task
+        task.waits_since = time.monotonic()
         self._waiting_bytes += task.size
         if not self.is_full():
             self._waiting.add(task.caller, task)
@@ -191,7 +192,7 @@ class CallThreads(ThreadPoolExecutor):
             self._free -= 1
             self._running += task.handler.receives
             self._began = time.monotonic()
-            self._waited = self._began - task.arrived
+            self._waited = self._began - task.waits_since
             task.call.on_idle = self._note_idle
             self._begun.put(task)
 

@@ -55,8 +55,9 @@ def guard_by_turns() -> None:
     """
 
     async def bare(self: Any, task: Any) -> None:
-        response = self._behavior(self._decode(task.messages[0]), task.context)
-        task.respond(self._encode(await response if self.is_coroutine else response))
+        with call.working_on(task.call):
+            response = self._behavior(self._decode(task.messages[0]), task.context)
+            task.respond(self._encode(await response if self.is_coroutine else response))
 
     turned = itertools.count(1)
 
