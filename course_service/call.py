@@ -33,7 +33,7 @@ BODY_SECONDS = 5.0
 """How long the message or body of a call may take to arrive, from the call's start."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Call:
     """One call, from where it comes in to its response."""
 
@@ -57,7 +57,7 @@ class Call:
     trace: object = None
     """What the traces keep of the call until it has ended."""
     is_surplus: bool = False
-    """Whether it came in while as many calls of its face waited as may."""
+    """Whether it is refused at once: too many wait, or it would come too late, or its message is too large for now."""
     code: str = "OK"
     """How it ended: the name of a gRPC status code."""
     reason: str = ""

@@ -194,7 +194,7 @@ def test_while_reads_are_shared_they_take_no_place_unless_too_many_do(
     release.set()
     assert {call.code() for call in lists} == {grpc.StatusCode.OK}
     assert {call.code() for call in waiting} == {grpc.StatusCode.NOT_FOUND}
-    until(lambda: small.threads._elsewhere == small.threads._running == 0)
+    until(lambda: not small.threads._elsewhere and not small.threads._running)
     assert small.threads._free == THREADS
 
 
@@ -265,19 +265,18 @@ def test_a_call_that_would_come_too_late_is_refused_at_once(small: Small, monkey
     waiting = [calls(20) for _ in range(THREADS)]
     for _ in range(THREADS):
         begun.get(timeout=5)
-    waiting.append(calls(20))
-    until(lambda: len(small.threads._waiting) == 1)
+    waiting += [calls(20) for _ in range(2)]
+    until(lambda: len(small.threads._waiting) == 2)
     threading.Event().wait(0.6)  # what is tested is the passing of time
     waiting.append(calls(2))  # as long as nobody's turn comes, it may be in time
-    until(lambda: len(small.threads._waiting) == 2)
+    until(lambda: len(small.threads._waiting) == 3)
     release.release()
     begun.get(timeout=5)
-    threading.Event().wait(0.6)
     start = time.monotonic()
     check_refusal(grpc_failure(lambda: small.get(timeout=2)))
     assert time.monotonic() - start < 0.5
     waiting.append(calls(20))  # it has more time
-    until(lambda: len(small.threads._waiting) == 2)
+    until(lambda: len(small.threads._waiting) == 3)
     release.release(len(waiting))
     assert {call.code() for call in waiting} == {grpc.StatusCode.NOT_FOUND}
 
@@ -305,7 +304,7 @@ def test_a_call_begins_when_those_before_it_are_idle(small: Small, monkeypatch: 
     begun.get(timeout=5)
     release.set()
     assert {call.code() for call in lists} == {grpc.StatusCode.OK}
-    until(lambda: small.threads._running == 0)
+    until(lambda: not small.threads._running)
 
 
 def test_a_call_that_hangs_without_being_idle_holds_up_others_for_a_moment(
@@ -319,11 +318,9 @@ def test_a_call_that_hangs_without_being_idle_holds_up_others_for_a_moment(
         return Page([], "")
 
     monkeypatch.setattr(Database, "read", read)
-    lists = [small.list()]
-    begun.get(timeout=5)
-    threading.Event().wait(2 * threads._PATIENCE_SECONDS)  # what is tested is the passing of time
-    lists.append(small.list())
-    begun.get(timeout=5)
+    lists = [small.list() for _ in range(2)]
+    for _ in lists:
+        begun.get(timeout=5)
     release.set()
     assert {call.code() for call in lists} == {grpc.StatusCode.OK}
 

@@ -37,8 +37,8 @@ class CallThreads(ThreadPoolExecutor):
     threads get no more done, and would keep the CPU from grpcio's own, which takes the calls in.
 
     A call that waits for what it shares with others goes on elsewhere, in the thread that has it, and its place goes to
-    the next; so many calls at most. While that `is_shared` anyway, such a call takes no place and no thread at all: its
-    beginning is worked on in grpcio's own thread, for it waits for nothing.
+    the next; so many calls at most. While that `is_shared` anyway, and none waits for a place, that call takes neither
+    place nor thread: its beginning is worked on in grpcio's own thread, for it waits for nothing.
 
     What comes while `max_waiting` calls wait, or will have to wait too long, or has a large message while those that
     wait have too many bytes, is refused at once (`Call.is_surplus`), in grpcio's own thread: the others may all be held
@@ -72,19 +72,21 @@ class CallThreads(ThreadPoolExecutor):
         """What their messages have together."""
         self._free = places
         """Places that no task has."""
-        self._running = 0
-        """How many of those that have one are not idle. Streams are not counted: most of the time they wait."""
+        self._running: dict[Call, float] = {}
+        """Calls that have one and are not idle, and since when. Streams are left out: mostly they wait."""
         self._began = 0.0
-        """When the last of them began."""
-        self._waited = 0.0
-        """How long it had waited for that."""
+        """When the last call began."""
         self._elsewhere = 0
         """How many go on elsewhere."""
         self._begun: SimpleQueue[Task | None] = SimpleQueue()
         """Tasks that have a place, for the next thread; a None ends one thread."""
         self._workers = [threading.Thread(target=self._work, name=name, daemon=True) for _ in range(places)]
+        self._held_up = threading.Event()
+        """Set when what waits has a place and no CPU."""
+        self._closed = False
         for worker in self._workers:
             worker.start()
+        threading.Thread(target=self._look, name=f"{name}-turns", daemon=True).start()
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **_: Any) -> Future[Any]:  # noqa: ANN401  # as there
         """Have a task done, once its call's message is there, by the next thread that is free."""
@@ -103,13 +105,13 @@ class CallThreads(ThreadPoolExecutor):
 
     def is_full(self) -> bool:
         """Whether as many calls wait for a place as may."""
-        return self._max_waiting is not None and len(self._waiting) >= self._max_waiting
+        return self._max_waiting is not None and len(self._waiting) >= self._max_waiting + self._free
 
     def _is_surplus(self, task: Task) -> bool:
         with self._lock:
             first = self._waiting.first(task.caller)
-            # Both, for a caller may wait less than others, and what waits while nobody's turn comes may yet be in time.
-            if first and comes_too_late(task.call, min(task.arrived - first.waits_since, self._waited)):
+            # As of the last turn: what waits while nobody's turn comes may yet be in time.
+            if first and comes_too_late(task.call, self._began - first.waits_since):
                 return True
             return self.is_full() and not self._waiting.may_displace(task.caller)
 
@@ -162,7 +164,7 @@ class CallThreads(ThreadPoolExecutor):
         with self._lock:
             if not self._goes_elsewhere(task):
                 return False
-            self._running -= task.handler.receives
+            self._running.pop(task.call, None)
             task.call.on_idle = None
             self._free += 1
             self._begin_next()
@@ -180,7 +182,7 @@ class CallThreads(ThreadPoolExecutor):
             if task.is_elsewhere:
                 self._elsewhere -= 1
             else:
-                self._running -= task.handler.receives
+                self._running.pop(task.call, None)
                 self._free += 1
                 self._begin_next()
 
@@ -190,21 +192,34 @@ class CallThreads(ThreadPoolExecutor):
             _, task = self._waiting.next()
             self._waiting_bytes -= task.size
             self._free -= 1
-            self._running += task.handler.receives
             self._began = time.monotonic()
-            self._waited = self._began - task.waits_since
-            task.call.on_idle = self._note_idle
+            if task.handler.receives:
+                self._running[task.call] = self._began
+                task.call.on_idle = self._note_idle
             self._begun.put(task)
+        if len(self._waiting) and self._free and not self._held_up.is_set():
+            self._held_up.set()
 
     def _has_cpu(self) -> bool:
-        return not self._running or self._began < time.monotonic() - _PATIENCE_SECONDS
+        long_ago = time.monotonic() - _PATIENCE_SECONDS
+        return all(since < long_ago for since in self._running.values())
+
+    def _look(self) -> None:
+        """Begin what waits though nothing happens, because a call hangs that is not idle."""
+        while self._held_up.wait() and not self._closed:
+            self._held_up.clear()
+            time.sleep(_PATIENCE_SECONDS)
+            with self._lock:
+                self._begin_next()
 
     def _note_idle(self, call: Call) -> None:
         """Note that a call is idle, or that it goes on."""
         with self._lock:
-            self._running += -1 if call.is_idle else 1
             if call.is_idle:
+                self._running.pop(call, None)
                 self._begin_next()
+            else:
+                self._running[call] = time.monotonic()
 
     def _work(self) -> None:
         """Work on one call after the other."""
@@ -233,6 +248,8 @@ class CallThreads(ThreadPoolExecutor):
         deadline = time.monotonic() + seconds
         while (self._receiving or len(self._waiting)) and time.monotonic() < deadline:
             time.sleep(_PAUSE_SECONDS)
+        self._closed = True
+        self._held_up.set()
         for _ in self._workers:
             self._begun.put(None)
         for worker in self._workers:

@@ -99,7 +99,7 @@ def postgresql_engine(url: URL, *, session_settings: bool = True, **options: Any
 
 
 class _SqliteConnection(sqlite3.Connection):
-    """A connection whose statements may wait: for the file's lock, for the disk."""
+    """A connection whose statements may take long: they wait for the file's lock and for the disk, and search in C."""
 
     def cursor(self, factory: type[sqlite3.Cursor] | None = None) -> sqlite3.Cursor:  # type: ignore[override]  # the type stubs know of no default
         return super().cursor(factory or _SqliteCursor)
@@ -109,6 +109,18 @@ class _SqliteCursor(sqlite3.Cursor):
     def execute(self, sql: str, parameters: Any = ()) -> Self:  # noqa: ANN401  # the driver's own
         with call.idle():
             return super().execute(sql, parameters)
+
+    def fetchone(self) -> Any:  # noqa: ANN401  # the driver's own, as those below
+        with call.idle():  # the first row alone has been looked for
+            return super().fetchone()
+
+    def fetchmany(self, size: int | None = 1) -> list[Any]:
+        with call.idle():
+            return super().fetchmany(size)
+
+    def fetchall(self) -> list[Any]:
+        with call.idle():
+            return super().fetchall()
 
 
 class _Connector:
