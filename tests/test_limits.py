@@ -248,7 +248,9 @@ def test_a_call_that_has_waited_longer_than_it_has_time_left_is_given_up(
     assert begun.empty()
 
 
-def test_a_call_that_would_come_too_late_is_refused_at_once(small: Small, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def one_by_one(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[threading.Semaphore, "queue.SimpleQueue[int]"]]:
+    """Have every look-up of a course wait for a release of its own; the queue has an entry for each that has begun."""
     release, begun = threading.Semaphore(0), queue.SimpleQueue[int]()
 
     def wait() -> None:
@@ -258,10 +260,19 @@ def test_a_call_that_would_come_too_late_is_refused_at_once(small: Small, monkey
     async def get(*_: object) -> None:
         await Held(wait)
 
+    monkeypatch.setattr(Database, "get", get)
+    yield release, begun
+    release.release(100)
+
+
+def test_a_call_that_would_come_too_late_is_refused_at_once(
+    small: Small, one_by_one: tuple[threading.Semaphore, "queue.SimpleQueue[int]"]
+) -> None:
+    release, begun = one_by_one
+
     def calls(timeout: float) -> Any:
         return small.courses.GetCourse.future(course_pb2.GetCourseRequest(name="courses/a"), timeout=timeout)
 
-    monkeypatch.setattr(Database, "get", get)
     waiting = [calls(20) for _ in range(THREADS)]
     for _ in range(THREADS):
         begun.get(timeout=5)
@@ -296,10 +307,12 @@ def test_a_call_begins_when_those_before_it_are_idle(small: Small, monkeypatch: 
         return Page([], "")
 
     monkeypatch.setattr(Database, "read", read)
-    lists = [small.list() for _ in range(2)]
+    # Who waits for the CPU alone takes nobody's room to wait: one more may, for each place that is free.
+    lists = [small.list() for _ in range(1 + WAITING + THREADS - 1)]
     begun.get(timeout=5)
-    until(lambda: len(small.threads._waiting) == 1)
+    until(lambda: len(small.threads._waiting) == WAITING + THREADS - 1)
     assert small.threads._free == THREADS - 1
+    assert small.threads.is_full()
     goes_idle.set()
     begun.get(timeout=5)
     release.set()
@@ -446,6 +459,33 @@ def test_a_message_that_comes_late_is_worked_on(small: Small) -> None:
     assert grpc_failure(small.get).reason == "COURSE_NOT_FOUND"
     send.set()
     assert {call.code() for call in calls} == {grpc.StatusCode.NOT_FOUND}
+
+
+def test_what_a_message_takes_to_come_is_no_wait_for_a_turn(
+    small: Small, one_by_one: tuple[threading.Semaphore, "queue.SimpleQueue[int]"]
+) -> None:
+    release, begun = one_by_one
+    send = threading.Event()
+    request = course_pb2.GetCourseRequest(name="courses/a")
+
+    def slowly() -> Iterator[bytes]:
+        assert send.wait(10)
+        yield request.SerializeToString()
+
+    waiting: list[Any] = [small.courses.GetCourse.future(request, timeout=20) for _ in range(THREADS)]
+    for _ in range(THREADS):
+        begun.get(timeout=5)
+    get: grpc.StreamUnaryMultiCallable[bytes, bytes] = small.channel.stream_unary("/course.v1.CourseService/GetCourse")
+    waiting += [get.future(slowly(), timeout=20) for _ in range(2)]
+    threading.Event().wait(1)  # what is tested is the passing of time
+    send.set()
+    until(lambda: len(small.threads._waiting) == 2)
+    release.release()
+    begun.get(timeout=5)
+    waiting.append(small.courses.GetCourse.future(request, timeout=3))
+    until(lambda: len(small.threads._waiting) == 2)
+    release.release(len(waiting))
+    assert {call.code() for call in waiting} == {grpc.StatusCode.NOT_FOUND}
 
 
 def test_a_write_with_a_second_message_is_refused_and_nothing_is_stored(small: Small) -> None:
