@@ -181,9 +181,7 @@ def may(role: Role, name: str) -> bool:
     return role >= (Role.EDITOR if is_write else Role.READER)
 
 
-@pytest.mark.parametrize(
-    ("role", "who"), [(Role.READER, reader), (Role.EDITOR, editor), (Role.ADMIN, admin)], ids=lambda each: str(each)
-)
+@pytest.mark.parametrize(("role", "who"), [(Role.READER, reader), (Role.EDITOR, editor), (Role.ADMIN, admin)])
 def test_each_role_may_do_what_the_table_says_and_nothing_else(
     secure: Secure, authority: Authority, tmp_path: Path, role: Role, who: Callable[[Authority], Pair]
 ) -> None:

@@ -2,7 +2,6 @@
 
 import threading
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,8 @@ from course_service.store.courses import CourseRepository
 from course_service.store.database import Database, DatabaseUnusable, Repositories
 from course_service.validation import validated
 from tests.conftest import PostgresServer, migrate
+
+REQUEST_ID = "0b5f2c1e-7d34-4c86-9a1f-3e8d2b7c6a59"
 
 
 @pytest.fixture
@@ -94,10 +95,10 @@ def lost_commit(postgresql: Database, postgresql_url: URL, postgres_server: Post
     ("how", "sent"),
     [
         ({"course_id": "bio"}, 1),
-        ({"request_id": str(uuid.uuid4())}, 1),
-        ({"request_id": str(uuid.uuid4()), "course_id": "bio"}, 3),
+        ({"request_id": REQUEST_ID}, 1),
+        ({"request_id": REQUEST_ID, "course_id": "bio"}, 3),
         ({"external_ids": {"sis": "A1"}}, 3),
-        ({"request_id": str(uuid.uuid4()), "external_ids": {"sis": "A1"}}, 4),
+        ({"request_id": REQUEST_ID, "external_ids": {"sis": "A1"}}, 4),
     ],
 )
 def test_a_create_goes_to_the_database_as_few_times_as_can_be(
@@ -111,7 +112,7 @@ def test_a_create_goes_to_the_database_as_few_times_as_can_be(
     assert get_course_by_id(postgresql, course.course_id) == course
 
 
-@pytest.mark.parametrize("request_id", ["", str(uuid.uuid4())])
+@pytest.mark.parametrize("request_id", ["", REQUEST_ID])
 def test_the_second_try_of_a_create_takes_no_external_id_that_was_given_away_meanwhile(
     postgresql: Database,
     postgresql_url: URL,
@@ -145,7 +146,7 @@ def test_a_write_that_may_have_been_stored_is_never_said_not_to_be(
     assert get_course_by_id(postgresql, "bio").title == "Biology"
 
 
-@pytest.mark.parametrize("request_id", ["", str(uuid.uuid4())])
+@pytest.mark.parametrize("request_id", ["", REQUEST_ID])
 @pytest.mark.parametrize("course_id", ["", "bio"])
 def test_a_create_whose_commit_was_not_answered_is_made_once(
     postgresql: Database, postgresql_url: URL, lost_commit: Callable[..., None], course_id: str, request_id: str
@@ -165,7 +166,7 @@ def test_a_step_whose_commit_was_not_answered_is_repeated_only_under_a_request_i
         publish_course(postgresql, ChangeCourseRequest(name="courses/bio"))
     assert get_course_by_id(postgresql, "bio").state is State.PUBLISHED
     lost_commit()
-    archive = ChangeCourseRequest(name="courses/bio", request_id=str(uuid.uuid4()))
+    archive = ChangeCourseRequest(name="courses/bio", request_id=REQUEST_ID)
     archived = archive_course(postgresql, archive)
     assert archived == get_course_by_id(postgresql, "bio")
     assert archived.state is State.ARCHIVED
