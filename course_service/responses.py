@@ -12,12 +12,12 @@ from course_service.course import State
 class CourseResponse(BaseModel):
     """A course as HTTP callers get it. Times are UTC, to the microsecond."""
 
-    model_config = ConfigDict(from_attributes=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(from_attributes=True)
 
-    name: str
-    """The resource name, `courses/{course_id}`. Never changes."""
-    uid: str
-    """A UUID given by the service; distinguishes the course from one that had the same name earlier."""
+    name: str = Field(description="The resource name, `courses/{course_id}`. Never changes.")
+    uid: str = Field(
+        description="A UUID given by the service; distinguishes the course from one that had the same name earlier."
+    )
     title: str = Field(description=descriptions.TITLE)
     code: str = Field(description=descriptions.CODE)
     description: str = Field(description=descriptions.DESCRIPTION)
@@ -26,35 +26,28 @@ class CourseResponse(BaseModel):
     subjects: Sequence[str] = Field(description=descriptions.SUBJECTS)
     labels: Mapping[str, str] = Field(description=descriptions.LABELS)
     external_ids: Mapping[str, str] = Field(description=descriptions.EXTERNAL_IDS)
-    state: State
-    """The state of the course's lifecycle."""
-    create_time: datetime
-    """When the course was created."""
-    update_time: datetime
-    """When the course was last changed; equals create_time until the first change."""
-    delete_time: datetime | None
-    """When the course was deleted; null unless it is DELETED."""
-    purge_time: datetime | None
-    """When the course will be removed for good; null unless it is DELETED."""
-    etag: str
-    """Stands for this version of the course; another one after every change."""
+    state: State = Field(description="The state of the course's lifecycle.")
+    create_time: datetime = Field(description="When the course was created.")
+    update_time: datetime = Field(
+        description="When the course was last changed; equals create_time until the first change."
+    )
+    delete_time: datetime | None = Field(description="When the course was deleted; null unless it is DELETED.")
+    purge_time: datetime | None = Field(
+        description="When the course will be removed for good; null unless it is DELETED."
+    )
+    etag: str = Field(description="Stands for this version of the course; another one after every change.")
 
 
 class ListCoursesResponse(BaseModel):
     """A page of courses; `next_page_token` is empty on the last."""
 
-    model_config = ConfigDict(use_attribute_docstrings=True)
-
-    courses: Sequence[CourseResponse]
-    """The courses of this page."""
-    next_page_token: str
-    """What to send as page_token for the next page; empty if there is none. Does not expire."""
+    courses: Sequence[CourseResponse] = Field(description="The courses of this page.")
+    next_page_token: str = Field(
+        description="What to send as page_token for the next page; empty if there is none. Does not expire."
+    )
 
 
 class CoursesResponse(BaseModel):
     """Courses in the order asked."""
 
-    model_config = ConfigDict(use_attribute_docstrings=True)
-
-    courses: Sequence[CourseResponse]
-    """The courses."""
+    courses: Sequence[CourseResponse] = Field(description="The courses.")

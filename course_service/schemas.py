@@ -44,7 +44,7 @@ class View(enum.StrEnum):
 
 
 class _Input(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 def _ignored_fields(schema: dict[str, Any]) -> None:
@@ -98,8 +98,9 @@ class CourseCreate(_CourseInput):
 class CourseUpdate(_CourseInput):
     """Fields of a course to change: those that are sent; null clears. Output-only fields and the name are ignored."""
 
-    etag: str | None = Field(default_factory=str)
-    """The etag that the course must have; `If-Match` says the same."""
+    etag: str | None = Field(
+        default_factory=str, description="The etag that the course must have; `If-Match` says the same."
+    )
 
     IGNORED_FIELDS: ClassVar[frozenset[str]] = _CourseInput.IGNORED_FIELDS - {"etag"}
 
@@ -111,10 +112,13 @@ def _hash(asked: dict[str, object]) -> str:
 class _Write(_Input):
     """What every write takes."""
 
-    request_id: RequestId = Field(default_factory=str)
-    """A UUID of the caller's making that makes the call safe to retry; `Idempotency-Key` says the same."""
-    validate_only: bool = Field(default_factory=bool)
-    """Check everything and return the would-be response; store nothing."""
+    request_id: RequestId = Field(
+        default_factory=str,
+        description="A UUID of the caller's making that makes the call safe to retry; `Idempotency-Key` says the same.",
+    )
+    validate_only: bool = Field(
+        default_factory=bool, description="Check everything and return the would-be response; store nothing."
+    )
 
     @property
     def fingerprint(self) -> str:
@@ -155,10 +159,11 @@ class _Named(_Input):
 class CreateCourseRequest(_Write):
     """What CreateCourse takes."""
 
-    course: CourseCreate
-    """The course."""
-    course_id: CourseId = Field(default_factory=str)
-    """Last part of the course's name, not to read as a UUID; left out, the service makes a UUID."""
+    course: CourseCreate = Field(description="The course.")
+    course_id: CourseId = Field(
+        default_factory=str,
+        description="Last part of the course's name, not to read as a UUID; left out, the service makes a UUID.",
+    )
 
     @property
     def course_name(self) -> str:
@@ -210,8 +215,9 @@ class UpdateCourseRequest(_Named, _Write):
 
     name: CourseName = Field(validation_alias=AliasPath("course", "name"))
     course: CourseUpdate
-    update_mask: Annotated[Sequence[str] | None, BeforeValidator(_mask)] = None
-    """The fields to change; None: those that were sent."""
+    update_mask: Annotated[Sequence[str] | None, BeforeValidator(_mask)] = Field(
+        None, description="The fields to change; None: those that were sent."
+    )
     if_match: str = ""
     allow_missing: bool = False
 
@@ -245,8 +251,10 @@ def etags_of(text: str) -> Collection[str]:
 class Change(_Write):
     """What UndeleteCourse, PublishCourse and ArchiveCourse take beside the name."""
 
-    etag: str = Field(default_factory=str)
-    """An etag that the course must have, or several with commas between them (RFC 9110, If-Match); "*": any."""
+    etag: str = Field(
+        default_factory=str,
+        description='An etag that the course must have, or several with commas between them (RFC 9110, If-Match); "*": any.',
+    )
 
     @property
     def etags(self) -> Collection[str]:
@@ -315,8 +323,7 @@ class BatchCreateCoursesRequest(_Write):
 
     requests: Annotated[
         list[BatchItem],
-        Field(min_length=1, json_schema_extra={"maxItems": MAX_BATCH}),
+        Field(min_length=1, description="The courses to create.", json_schema_extra={"maxItems": MAX_BATCH}),
         also(_items_in_conflict),
         at_most(MAX_BATCH),
     ]
-    """The courses to create."""

@@ -5,7 +5,7 @@ from http import HTTPStatus
 from typing import Any, Literal
 
 from fastapi.routing import APIRoute
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from course_service import errors, fields
 from course_service.course import Course, State
@@ -70,98 +70,82 @@ def operation_id(route: APIRoute) -> str:
 # What errors look like; `details` are google.rpc's messages.
 
 
-class _Detail(BaseModel):
-    model_config = ConfigDict(use_attribute_docstrings=True)
-
-
-class ErrorInfo(_Detail):
+class ErrorInfo(BaseModel):
     """Why the call failed, for programs. Every error has exactly one, and it is the first detail."""
 
     type: Literal["type.googleapis.com/google.rpc.ErrorInfo"] = Field(alias="@type")
-    reason: str
-    """Stable name of the reason."""
-    domain: Literal["course.v1.CourseService"]
-    """Who gives the reason."""
-    metadata: dict[str, str] = Field(default_factory=dict)
-    """Every part of the message that varies; keys are lowerCamelCase."""
+    reason: str = Field(description="Stable name of the reason.")
+    domain: Literal["course.v1.CourseService"] = Field(description="Who gives the reason.")
+    metadata: dict[str, str] = Field(
+        default_factory=dict, description="Every part of the message that varies; keys are lowerCamelCase."
+    )
 
 
-class FieldViolation(_Detail):
+class FieldViolation(BaseModel):
     """One thing wrong with one field."""
 
-    field: str
-    """Path of the field in the body, such as `labels["x"]`, or the name of the parameter or header."""
-    reason: str
-    """Stable name of the rule that is broken, such as `FIELD_TOO_LONG`."""
-    description: str
-    """A sentence for people, with the limit."""
+    field: str = Field(
+        description='Path of the field in the body, such as `labels["x"]`, or the name of the parameter or header.'
+    )
+    reason: str = Field(description="Stable name of the rule that is broken, such as `FIELD_TOO_LONG`.")
+    description: str = Field(description="A sentence for people, with the limit.")
 
 
-class BadRequest(_Detail):
+class BadRequest(BaseModel):
     """Everything that is wrong with the request, as far as it fits; `violationCount` in the metadata counts it all."""
 
     type: Literal["type.googleapis.com/google.rpc.BadRequest"] = Field(alias="@type")
-    field_violations: list[FieldViolation]
-    """At most 25."""
+    field_violations: list[FieldViolation] = Field(description="At most 25.")
 
 
-class ResourceInfo(_Detail):
+class ResourceInfo(BaseModel):
     """Which course the error is about."""
 
     type: Literal["type.googleapis.com/google.rpc.ResourceInfo"] = Field(alias="@type")
-    resource_type: Literal["course.example.com/Course"]
-    """The type of the resource."""
-    resource_name: str
-    """The name of the course."""
-    description: str
-    """The message once more."""
+    resource_type: Literal["course.example.com/Course"] = Field(description="The type of the resource.")
+    resource_name: str = Field(description="The name of the course.")
+    description: str = Field(description="The message once more.")
 
 
-class PreconditionViolation(_Detail):
+class PreconditionViolation(BaseModel):
     """Which state of the course does not allow the call."""
 
-    type: str
-    """The reason once more."""
-    subject: str
-    """The name of the course."""
-    description: str
-    """The message once more."""
+    type: str = Field(description="The reason once more.")
+    subject: str = Field(description="The name of the course.")
+    description: str = Field(description="The message once more.")
 
 
-class PreconditionFailure(_Detail):
+class PreconditionFailure(BaseModel):
     """What has to change before the call can succeed."""
 
     type: Literal["type.googleapis.com/google.rpc.PreconditionFailure"] = Field(alias="@type")
-    violations: list[PreconditionViolation]
-    """Always one."""
+    violations: list[PreconditionViolation] = Field(description="Always one.")
 
 
-class RetryInfo(_Detail):
+class RetryInfo(BaseModel):
     """When to try again."""
 
     type: Literal["type.googleapis.com/google.rpc.RetryInfo"] = Field(alias="@type")
-    retry_delay: str
-    """Seconds, such as `1s`."""
+    retry_delay: str = Field(description="Seconds, such as `1s`.")
 
 
-class ErrorBody(_Detail):
+class ErrorBody(BaseModel):
     """What went wrong: `google.rpc.Status` as JSON."""
 
-    code: int
-    """The HTTP status code."""
-    status: str
-    """The name of the gRPC status code."""
-    message: str
-    """A sentence for people. With violations it is the first one, and counts the others."""
-    details: list[ErrorInfo | BadRequest | ResourceInfo | PreconditionFailure | RetryInfo]
-    """ErrorInfo first, then those that fit the error."""
+    code: int = Field(description="The HTTP status code.")
+    status: str = Field(description="The name of the gRPC status code.")
+    message: str = Field(
+        description="A sentence for people. With violations it is the first one, and counts the others."
+    )
+    details: list[ErrorInfo | BadRequest | ResourceInfo | PreconditionFailure | RetryInfo] = Field(
+        description="ErrorInfo first, then those that fit the error."
+    )
 
 
-class ErrorResponse(_Detail):
+class ErrorResponse(BaseModel):
     """The body of every response that is not a success."""
 
-    error: ErrorBody
-    """The error."""
+    error: ErrorBody = Field(description="The error.")
 
 
 # The errors of the contract as these examples show them.
