@@ -253,7 +253,8 @@ class Change(_Write):
 
     etag: str = Field(
         default_factory=str,
-        description='An etag that the course must have, or several with commas between them (RFC 9110, If-Match); "*": any.',
+        description="An etag that the course must have, or several with commas between them (RFC 9110, If-Match);"
+        ' "*": any.',
     )
 
     @property

@@ -63,6 +63,15 @@ def test_start_call_stop_and_the_course_is_still_there(empty_database_url: URL) 
         assert process.stop(signal.SIGINT) == 0
 
 
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="only Linux says which thread gets a signal")
+def test_a_signal_that_another_thread_gets_stops_it_too(migrated_url: URL) -> None:
+    """What the main thread misses the moment before it waits looks the same to it."""
+    with running(migrated_url) as process:
+        threads = [int(path.name) for path in Path(f"/proc/{process.popen.pid}/task").iterdir()]
+        os.kill(max(threads), signal.SIGTERM)
+        assert process.popen.wait(timeout=20) == 0
+
+
 def test_after_sigterm_it_says_not_serving_and_goes_on_serving_for_a_while(migrated_url: URL) -> None:
     with (
         running(migrated_url, COURSE_DRAIN_SECONDS="30") as process,

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import gc
 import logging
+import math
 import resource
 import signal
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -42,6 +44,8 @@ _FLUSH_SECONDS = 1.0
 """How long the last responses may take to leave."""
 _MAX_ELSEWHERE = 100
 """How many calls by gRPC may wait for queries that they share."""
+_UNSEEN_SECONDS = 0.5
+"""How long a signal that has woken nobody may go unseen."""
 _GRACE_SECONDS = 10.0
 """How long calls under way may take to finish once the service has stopped taking new ones."""
 
@@ -94,16 +98,23 @@ def serve(settings: Settings, telemetry: Telemetry) -> None:
         _log.warning("page tokens are signed with a secret that everybody knows; set COURSE_PAGE_TOKEN_SECRET")
     servers.start()
     gc.freeze()  # what has been loaded stays loaded: the garbage collector need not visit it again
-    stop.wait()
+    _wait(stop)
     _log.info("stopping")
     servers.warn()
     if not servers.has_failed:
-        at_once.wait(settings.drain_seconds)
+        _wait(at_once, settings.drain_seconds)
     servers.stop()
     database.close()
     _log.info("stopped")
     if servers.has_failed:
         raise StartupError("the HTTP server has ended by itself")
+
+
+def _wait(event: threading.Event, seconds: float = math.inf) -> None:
+    """Wait for what a signal sets. One that another thread gets, or this one the moment before, wakes nobody here."""
+    ends = time.monotonic() + seconds
+    while (left := ends - time.monotonic()) > 0 and not event.wait(min(left, _UNSEEN_SECONDS)):
+        pass
 
 
 class _Servers:

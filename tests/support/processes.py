@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -41,9 +42,13 @@ class Process:
         raise AssertionError(f"{pattern} not in the log:\n{self.log}")
 
     def stop(self, number: int = signal.SIGTERM) -> int:
+        """Send a signal, and return the exit code; that of SIGKILL after a minute."""
         self.popen.send_signal(number)
+        overdue = threading.Timer(60, self.popen.kill)
+        overdue.start()
         assert self.popen.stderr
         self.log += self.popen.stderr.read()
+        overdue.cancel()
         return self.popen.wait(timeout=20)
 
 
