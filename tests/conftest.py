@@ -30,6 +30,7 @@ from course_service.rpc.server import make_server
 from course_service.rpc.threads import CallThreads
 from course_service.store.database import Database
 from course_service.tokens import PageTokens
+from tests.support.http import http_client
 
 # East of UTC, so that a time that was taken for local shows.
 os.environ["TZ"] = "Asia/Tokyo"
@@ -175,7 +176,7 @@ def _service(_database: Database) -> Iterator[Service]:
     http_server.start()
     with (
         grpc.insecure_channel(f"127.0.0.1:{port}") as channel,
-        httpx2.Client(base_url=f"http://127.0.0.1:{http_server.port}") as http,
+        http_client(f"http://127.0.0.1:{http_server.port}") as http,
     ):
         yield Service(course_pb2_grpc.CourseServiceStub(channel), channel, http)
     health.stop()

@@ -35,6 +35,7 @@ from course_service.store.courses import CourseRepository
 from course_service.store.database import Database
 from tests.conftest import ROOT, TOKENS, empty
 from tests.support.certificates import SERVER, Authority, Pair, replace
+from tests.support.http import http_client
 from tests.support.processes import environment_of, running
 from tests.support.secure import METHODS, REFLECTION, Answer, Secure, ask_grpc, ask_http, http_routes, secured
 from tests.support.tokens import AUDIENCE, ISSUER, Issuer, jwks
@@ -355,7 +356,7 @@ def test_a_connection_by_http_ends_when_it_is_old(database: Database, policy: Pa
     app = make_app(database, TOKENS, Health(database), Guard(), Places(2), max_connection_age_seconds=0.2)
     server = HttpServer("127.0.0.1:0", app)
     server.start()
-    with httpx2.Client(base_url=f"http://127.0.0.1:{server.port}") as http:
+    with http_client(f"http://127.0.0.1:{server.port}") as http:
         assert "connection" not in http.get("/livez").headers
         until(lambda: http.get("/livez").headers.get("connection") == "close")
         assert "connection" not in http.get("/livez").headers  # it is a new one

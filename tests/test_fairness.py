@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from functools import partial
 
 import grpc
-import httpx2
 import pytest
 from course.v1 import course_pb2, course_pb2_grpc
 
@@ -27,6 +26,7 @@ from course_service.rpc.server import make_server
 from course_service.rpc.threads import CallThreads
 from course_service.store.database import Database
 from tests.conftest import TOKENS
+from tests.support.http import http_client
 from tests.support.waiting import Held, until
 
 THREADS = 2
@@ -133,8 +133,8 @@ def get_by_grpc(channel: grpc.Channel, who: str) -> str:
 
 def get_by_http(address: str, who: str) -> str:
     headers = {"who": who} if who else {}
-    response = httpx2.get(f"{address}/courses/{who or 'nobody'}", headers=headers, timeout=20)
-    return str(response.json()["error"]["status"])
+    with http_client(address, headers=headers) as client:
+        return str(client.get(f"/courses/{who or 'nobody'}").json()["error"]["status"])
 
 
 @pytest.fixture(params=["grpc", "http"])

@@ -42,6 +42,7 @@ from course_service.store.database import Database
 from tests.conftest import TOKENS, Service
 from tests.support.calls import call, create, failed
 from tests.support.failures import Failure, grpc_failure, http_failure
+from tests.support.http import http_client
 from tests.support.waiting import until
 from tests.test_repository import COURSE
 
@@ -123,7 +124,7 @@ def guarded(database: Database) -> Iterator[Guarded]:
     http_server.start()
     with (
         grpc.insecure_channel(f"127.0.0.1:{port}") as channel,
-        httpx2.Client(base_url=f"http://127.0.0.1:{http_server.port}", headers={"X-Name": "ann"}) as http,
+        http_client(f"http://127.0.0.1:{http_server.port}", headers={"X-Name": "ann"}) as http,
     ):
         yield Guarded(steps, course_pb2_grpc.CourseServiceStub(channel), channel, http)
     http_server.stop()

@@ -27,6 +27,7 @@ from course_service.store.database import Database, DatabaseReadOnly, DatabaseUn
 from course_service.store.models import SCHEMA_REVISION
 from tests.conftest import GUARD, TOKENS, PostgresServer, migrate
 from tests.support.failures import grpc_failure
+from tests.support.http import http_client
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -164,7 +165,7 @@ def served(database: Database) -> Iterator[tuple[Health, HealthServicer, str, ht
     server.start()
     http_server = HttpServer("127.0.0.1:0", make_app(database, TOKENS, health, GUARD, Places(1)))
     http_server.start()
-    with httpx2.Client(base_url=f"http://127.0.0.1:{http_server.port}") as http:
+    with http_client(f"http://127.0.0.1:{http_server.port}") as http:
         yield health, servicer, f"127.0.0.1:{port}", http
     http_server.stop()
     server.stop(None).wait()

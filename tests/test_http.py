@@ -17,6 +17,7 @@ from course_service.store.database import Database
 from tests.conftest import GUARD, TOKENS, Service
 from tests.support.calls import create, failed, get
 from tests.support.failures import http_failure
+from tests.support.http import http_client
 
 
 @pytest.fixture
@@ -260,7 +261,7 @@ def test_an_unforeseen_http_error_keeps_its_own_status(database: Database) -> No
 
     server = HttpServer("127.0.0.1:0", api)
     server.start()
-    with httpx2.Client(base_url=f"http://127.0.0.1:{server.port}") as client:
+    with http_client(f"http://127.0.0.1:{server.port}") as client:
         for code, status in {401: "UNAUTHENTICATED", 418: "UNKNOWN", 503: "UNAVAILABLE"}.items():
             response = client.get(f"/teapot/{code}")
             assert http_failure(response, code).status == status

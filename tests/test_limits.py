@@ -31,6 +31,7 @@ from course_service.store.courses import CourseRepository
 from course_service.store.database import Database
 from tests.conftest import TOKENS, Service
 from tests.support.failures import Failure, grpc_failure, http_failure
+from tests.support.http import http_client
 from tests.support.waiting import Held, until
 
 THREADS = 2
@@ -72,7 +73,7 @@ def small(database: Database) -> Iterator[Small]:
     http_server.start()
     with (
         grpc.insecure_channel(f"127.0.0.1:{port}") as channel,
-        httpx2.Client(base_url=f"http://127.0.0.1:{http_server.port}", timeout=20) as http,
+        http_client(f"http://127.0.0.1:{http_server.port}") as http,
     ):
         yield Small(course_pb2_grpc.CourseServiceStub(channel), channel, http, call_threads, places)
     http_server.stop()
@@ -205,7 +206,7 @@ def test_a_request_too_many_is_refused_at_once_by_http_too(
     responses: queue.SimpleQueue[int] = queue.SimpleQueue()
 
     def get() -> None:
-        with httpx2.Client(base_url=small.http.base_url, timeout=20) as http:
+        with http_client(str(small.http.base_url)) as http:
             responses.put(http.get("/courses/a").status_code)
 
     threads = [threading.Thread(target=get) for _ in range(THREADS + WAITING)]

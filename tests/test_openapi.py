@@ -24,6 +24,7 @@ def schema(document: dict[str, Any], name: str) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
 def test_the_document_is_valid(document: dict[str, Any]) -> None:
     from openapi_spec_validator import OpenAPIV31SpecValidator  # takes 4 s to load, and not every worker runs this
 

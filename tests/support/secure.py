@@ -31,6 +31,7 @@ from course_service.rpc.threads import CallThreads
 from course_service.store.database import Database
 from tests.conftest import TOKENS
 from tests.support.certificates import Pair
+from tests.support.http import http_client
 from tests.support.waiting import until
 
 GET = "/course.v1.CourseService/GetCourse"
@@ -87,7 +88,7 @@ class Secure:
     def http(self, folder: Path, client: Pair | None = None) -> httpx2.Client:
         """A client of the HTTP face who may show a certificate."""
         if self.authority is None:
-            return httpx2.Client(base_url=f"http://127.0.0.1:{self.http_port}", timeout=30)
+            return http_client(f"http://127.0.0.1:{self.http_port}", seconds=30)
         context = ssl.create_default_context(cadata=self.authority.decode())
         if client:
             context.load_cert_chain(*client.write(folder, "caller"))

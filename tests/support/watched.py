@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import grpc
-import httpx2
 import pytest
 from course.v1 import course_pb2_grpc
 from sqlalchemy.engine import URL
@@ -25,6 +24,7 @@ from course_service.store.database import Database
 from course_service.telemetry.logs import LogWriter
 from course_service.telemetry.telemetry import Telemetry, open_telemetry
 from tests.conftest import TOKENS, Service
+from tests.support.http import http_client
 
 THREADS = 4
 
@@ -81,7 +81,7 @@ def watched(url: URL, max_waiting: int = 1000, **settings: object) -> Iterator[W
     try:
         with (
             grpc.insecure_channel(f"127.0.0.1:{port}") as channel,
-            httpx2.Client(base_url=f"http://127.0.0.1:{http_server.port}", timeout=20) as http,
+            http_client(f"http://127.0.0.1:{http_server.port}") as http,
         ):
             stub = course_pb2_grpc.CourseServiceStub(channel)
             yield Watched(stub, channel, http, database, health, telemetry, stream, log, threads, places)
