@@ -50,7 +50,7 @@ purge: $(READY)  ## remove deleted courses and idempotency records that are past
 	@$(BIN)/python -m course_service purge
 
 test: $(READY)  ## run the tests, on SQLite and on a PostgreSQL from a wheel
-	@$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist worksteal
+	@$(BIN)/pytest --numprocesses auto --maxprocesses 4
 
 test-faults: $(READY)  ## make faults and hold the service against them: about 8 minutes; FULL=1: full counts, hours
 	@FULL=$(FULL) $(BIN)/pytest tests/faults $(AGAIN)
