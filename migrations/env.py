@@ -21,9 +21,9 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from course_service.settings import load_settings
 from course_service.startup import StartupError
 from course_service.store import faults, search_index
-from course_service.store.database import check_encoding
 from course_service.store.engines import postgresql_engine, sqlite_engine
 from course_service.store.models import METADATA, exists_on
+from course_service.store.usability import check_encoding
 
 _LOCK_KEY = 4_019_672_561  # any number that nothing else on this database locks
 _PATIENCE_SECONDS: float = context.config.attributes.get("patience_seconds", 60.0)

@@ -170,8 +170,8 @@ def test_no_row_is_left_over() -> None:
 
 def test_one_module_reads_the_environment() -> None:
     readers = [name_of(path) for path in modules() if re.search(r"import os\b|os\.environ|getenv", path.read_text())]
-    assert readers == ["environment", "store/database"]
-    assert "environ" not in (PACKAGE / "store/database.py").read_text()  # asks os whether the file can be written
+    assert readers == ["environment", "store/usability"]
+    assert "environ" not in (PACKAGE / "store/usability.py").read_text()  # asks os whether the file can be written
 
 
 def test_only_the_interceptor_ends_calls_with_errors_and_one_module_reaches_into_grpcio() -> None:

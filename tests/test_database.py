@@ -19,7 +19,8 @@ from course_service.errors import DatabaseUnavailable, DeadlineExceeded
 from course_service.schemas import ChangeCourseRequest, CreateCourseRequest, UpdateCourseRequest
 from course_service.services import archive_course, create_course, get_course_by_id, publish_course, update_course
 from course_service.store.courses import CourseRepository
-from course_service.store.database import Database, DatabaseUnusable, Repositories
+from course_service.store.database import Database, Repositories
+from course_service.store.usability import DatabaseUnusable
 from course_service.validation import validated
 from tests.conftest import PostgresServer, migrate
 

@@ -23,8 +23,9 @@ from course_service.rest.places import Places
 from course_service.rest.server import HttpServer
 from course_service.rpc.health import LIVENESS, SERVICES, HealthServicer
 from course_service.rpc.server import make_health_server
-from course_service.store.database import Database, DatabaseReadOnly, DatabaseUnusable
+from course_service.store.database import Database
 from course_service.store.models import SCHEMA_REVISION
+from course_service.store.usability import DatabaseReadOnly, DatabaseUnusable
 from tests.conftest import GUARD, TOKENS, PostgresServer, migrate
 from tests.support.failures import grpc_failure
 from tests.support.http import http_client

@@ -19,8 +19,9 @@ from sqlalchemy.pool import NullPool
 from course_service.course import State
 from course_service.filters import parse_filter
 from course_service.paging import parse_order_by
-from course_service.store.database import Database, SchemaMissing
+from course_service.store.database import Database
 from course_service.store.models import METADATA, SCHEMA_REVISION, exists_on
+from course_service.store.usability import SchemaMissing
 from tests.conftest import ROOT, PostgresServer, migrate
 from tests.test_repository import COURSE
 

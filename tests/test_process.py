@@ -33,7 +33,8 @@ from course_service.rest.server import HttpServer
 from course_service.settings import Settings
 from course_service.startup import StartupError
 from course_service.store import engines
-from course_service.store.database import Database, DatabaseUnusable
+from course_service.store.database import Database
+from course_service.store.usability import DatabaseUnusable
 from tests.conftest import ROOT, PostgresServer, migrate
 from tests.support.at_once import at_once
 from tests.support.processes import environment_of, running

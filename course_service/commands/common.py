@@ -3,7 +3,8 @@
 from course_service.call import Call, deadline_after, working_on
 from course_service.errors import DatabaseUnavailable
 from course_service.settings import Settings
-from course_service.store.database import Database, DatabaseUnusable
+from course_service.store.database import Database
+from course_service.store.usability import DatabaseUnusable
 from course_service.store.watching import Watch
 
 _CHECK_SECONDS = 5.0

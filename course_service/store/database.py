@@ -1,21 +1,18 @@
-"""The database: transactions, what is done when they fail, and whether the database can be used at all."""
+"""The database: transactions, what is done when they fail, and how many connections there are."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
 import math
-import os
 import random
 import threading
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any, TypeVar
 
-import psycopg2
 from pydantic_core import from_json, to_json
-from sqlalchemy import Connection, Engine, QueuePool, Select, func, literal_column, select, text
+from sqlalchemy import Connection, Engine, QueuePool
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -23,13 +20,19 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from course_service import call
 from course_service.course import Course
 from course_service.errors import DatabaseUnavailable, DeadlineExceeded
-from course_service.startup import StartupError
-from course_service.store import faults, search_index
+from course_service.store import faults
 from course_service.store.combined_reads import CombinedReads
 from course_service.store.courses import CourseRepository
 from course_service.store.engines import LOCK_TIMEOUT_MS, PostgresqlConnection, postgresql_engine, sqlite_engine
 from course_service.store.idempotency_records import IdempotencyRecords
-from course_service.store.models import METADATA, SCHEMA_REVISION
+from course_service.store.usability import (
+    DatabaseReadOnly,
+    DatabaseUnusable,
+    check_encoding,
+    check_file,
+    check_schema,
+    is_search_indexed,
+)
 from course_service.store.watching import Watch
 
 _T = TypeVar("_T")
@@ -40,40 +43,6 @@ _MAX_TRIES = 3
 _PAUSE_SECONDS = 0.05
 
 _NOTHING = contextlib.nullcontext()
-
-_READ_ONLY_AND_INDEXED = select(func.current_setting("transaction_read_only"), search_index.IS_VALID)
-# Empty reads of every column, in one statement with the revision: they fail if a table or column is missing.
-_REVISION: Select[Any] = select(literal_column("version_num")).select_from(text("alembic_version"))
-_SCHEMA = _REVISION.add_columns(
-    *(
-        select(func.count()).select_from(select(table).limit(0).subquery()).scalar_subquery()
-        for table in METADATA.sorted_tables
-    )
-)
-
-
-class SchemaMissing(StartupError):
-    """The database has no schema, or an older one than this code needs."""
-
-    def __init__(self, found: str | None) -> None:
-        have = f"the schema of the database is {found}" if found else "the database has no schema yet"
-        super().__init__(
-            f"{have}, but {SCHEMA_REVISION} is needed; run make migrate (python -m course_service migrate)"
-        )
-
-
-class DatabaseUnusable(StartupError):
-    """The database cannot be used; the message has the cause."""
-
-    def __init__(self, problem: str) -> None:
-        super().__init__(f"the database of COURSE_DATABASE_URL cannot be used: {problem}")
-
-
-class DatabaseReadOnly(StartupError):
-    """The database responds and accepts no writes: a standby, or a primary that was demoted."""
-
-    def __init__(self) -> None:
-        super().__init__("the database of COURSE_DATABASE_URL is read-only; no host accepts writes")
 
 
 class Repositories:
@@ -222,13 +191,9 @@ class Database:
         if its schema is too old, and `DatabaseUnusable` for everything else.
         """
         if self._url.drivername == "sqlite":
-            file = Path(self._url.database or "")
-            if not file.exists():
-                raise SchemaMissing(None)
-            if not os.access(file, os.W_OK):
-                raise DatabaseUnusable("the file is read-only")
+            check_file(self._url)
         try:
-            found = self._try(self._schema_revision)
+            self._try(self._check)
         except DatabaseReadOnly:
             self._leave()
             raise
@@ -236,9 +201,6 @@ class Database:
             raise DatabaseUnusable(faults.cause(error)) from error
         except DeadlineExceeded:
             raise DatabaseUnavailable("the statement took too long") from None
-        # Revisions begin with their number, so a later one compares greater.
-        if found is None or found < SCHEMA_REVISION:
-            raise SchemaMissing(found)
 
     def close(self) -> None:
         """Close every connection."""
@@ -250,29 +212,11 @@ class Database:
         for engine in (self._reader, self._writer, self._checker):
             engine.dispose()
 
-    def _schema_revision(self) -> str | None:
+    def _check(self) -> None:
         with self._checker.connect() as connection:
             check_encoding(connection)
-            if connection.dialect.name == "postgresql":
-                read_only, self._has_search_index = connection.execute(_READ_ONLY_AND_INDEXED).one()
-                if read_only == "on":
-                    raise DatabaseReadOnly
-            try:
-                row = connection.execute(_SCHEMA).first()
-            except DBAPIError as error:
-                if not faults.is_undefined(error):
-                    raise
-            else:
-                return row.version_num if row else None
-            try:
-                revision: str | None = connection.execute(_REVISION).scalar()
-            except DBAPIError as error:
-                if not faults.is_undefined(error):
-                    raise
-                return None
-            if revision is not None and revision >= SCHEMA_REVISION:
-                raise DatabaseUnusable(f"a table or column of schema {revision} is missing")
-            return revision
+            self._has_search_index = is_search_indexed(connection)
+            check_schema(connection)
 
     def _unit(self, kind: str) -> contextlib.AbstractContextManager[None]:
         return self._watch.unit(kind) if self._watch else _NOTHING
@@ -335,19 +279,6 @@ class Database:
                 yield connection
         finally:
             self._sqlite_turn.release()
-
-
-def check_encoding(connection: Connection) -> None:
-    """Raise `DatabaseUnusable` unless the database stores every text."""
-    driver = connection.connection.dbapi_connection
-    # SQLite's default, and what the migrations make, is UTF-8.
-    encoding = (
-        driver.info.parameter_status("server_encoding")
-        if isinstance(driver, psycopg2.extensions.connection)
-        else "UTF8"
-    )
-    if encoding != "UTF8":
-        raise DatabaseUnusable(f"its encoding must be UTF8 and is {encoding}")
 
 
 class _Commits:
