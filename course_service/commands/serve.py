@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import logging
 import math
 import resource
 import signal
-import threading
 import time
 from collections.abc import Callable, Sequence
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
 import grpc
@@ -44,6 +45,8 @@ _FLUSH_SECONDS = 1.0
 """How long the last responses may take to leave."""
 _MAX_ELSEWHERE = 100
 """How many calls by gRPC may wait for queries that they share."""
+_ENDED = 0
+"""In place of a signal: the HTTP server has ended by itself."""
 _UNSEEN_SECONDS = 0.5
 """How long a signal that has woken nobody may go unseen."""
 _GRACE_SECONDS = 10.0
@@ -68,14 +71,11 @@ def main() -> int:
 
 def serve(settings: Settings, telemetry: Telemetry) -> None:
     """Serve until SIGTERM, SIGINT or the end of the HTTP server. Raises `StartupError`."""
-    stop = threading.Event()
-    at_once = threading.Event()
+    # Not an event: its lock is held for moments by the thread that waits, and that is the one that handles signals.
+    signals: SimpleQueue[int] = SimpleQueue()
 
     def on_signal(number: int, _: object) -> None:
-        # From a terminal, or for the second time: nobody has to be warned first.
-        if number == signal.SIGINT or stop.is_set():
-            at_once.set()
-        stop.set()
+        signals.put(number)
 
     signal.signal(signal.SIGTERM, on_signal)
     signal.signal(signal.SIGINT, on_signal)
@@ -86,7 +86,7 @@ def serve(settings: Settings, telemetry: Telemetry) -> None:
     database = open_database(settings, connections=connections, watch=telemetry.watch)
     access = open_access(settings)
     guard = Guard(identify=access.identify, authorise=access.authorise, begin=telemetry.begin, observe=telemetry.end)
-    servers = _Servers(settings, guard, access.tls, database, on_end=stop.set)
+    servers = _Servers(settings, guard, access.tls, database, on_end=lambda: signals.put(_ENDED))
     tls, keys = access.tls, access.keys
     telemetry.start(
         database,
@@ -98,11 +98,12 @@ def serve(settings: Settings, telemetry: Telemetry) -> None:
         _log.warning("page tokens are signed with a secret that everybody knows; set COURSE_PAGE_TOKEN_SECRET")
     servers.start()
     gc.freeze()  # what has been loaded stays loaded: the garbage collector need not visit it again
-    _wait(stop)
+    number = _next(signals)
     _log.info("stopping")
     servers.warn()
-    if not servers.has_failed:
-        _wait(at_once, settings.drain_seconds)
+    # From a terminal, or for the second time: nobody has to be warned first.
+    if number != signal.SIGINT and not servers.has_failed:
+        _next(signals, settings.drain_seconds)
     servers.stop()
     database.close()
     _log.info("stopped")
@@ -110,11 +111,13 @@ def serve(settings: Settings, telemetry: Telemetry) -> None:
         raise StartupError("the HTTP server has ended by itself")
 
 
-def _wait(event: threading.Event, seconds: float = math.inf) -> None:
-    """Wait for what a signal sets. One that another thread gets, or this one the moment before, wakes nobody here."""
+def _next(signals: SimpleQueue[int], seconds: float = math.inf) -> int | None:
+    """Wait for a signal. One that another thread gets, or this one the moment before, wakes nobody: look again."""
     ends = time.monotonic() + seconds
-    while (left := ends - time.monotonic()) > 0 and not event.wait(min(left, _UNSEEN_SECONDS)):
-        pass
+    while (left := ends - time.monotonic()) > 0:
+        with contextlib.suppress(Empty):
+            return signals.get(timeout=min(left, _UNSEEN_SECONDS))
+    return None
 
 
 class _Servers:
