@@ -72,7 +72,7 @@ def main() -> int:
     services = [subprocess.Popen(command, env={**others, **common, **each}) for each in (by_certificate, by_token)]
     print(hints(), flush=True)
     ended = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: ended.set())
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
     codes: list[int] = []
 
     def wait(service: subprocess.Popen[bytes]) -> None:
@@ -82,8 +82,9 @@ def main() -> int:
     for service in services:
         threading.Thread(target=wait, args=(service,), daemon=True).start()
     try:
-        ended.wait()
-    except KeyboardInterrupt:  # which both have got too
+        while not ended.wait(1):  # again and again: a signal that another thread gets wakes nobody
+            pass
+    except KeyboardInterrupt:  # which both have got too, if it was Ctrl-C
         pass
     finally:
         for service in services:

@@ -95,10 +95,10 @@ class Stored:
         return self.queries[number]
 
     def query_for(self, course_id: str) -> Query:
-        """Wait for a query that asks for one course alone to begin."""
+        """Wait for a query that asks for one course, alone or with others, to begin."""
 
         def found() -> list[Query]:
-            return [query for query in self.queries if query.course_ids == {course_id}]
+            return [query for query in self.queries if course_id in query.course_ids]
 
         until(lambda: bool(found()))
         return found()[0]

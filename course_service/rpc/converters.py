@@ -1,6 +1,6 @@
 """Between protobuf messages and the service's own types; the only place that knows both."""
 
-from collections.abc import Iterable, Mapping, MutableMapping
+from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from datetime import UTC, datetime
 from typing import TypeAlias, TypeVar
 
@@ -27,6 +27,7 @@ _Change: TypeAlias = (
     | course_pb2.PublishCourseRequest
     | course_pb2.ArchiveCourseRequest
 )
+_Make: TypeAlias = Callable[..., course_pb2.Course]
 _ChangeT = TypeVar("_ChangeT", bound=schemas.ChangeCourseRequest)
 
 
@@ -116,9 +117,9 @@ def batch_create_courses_request(message: course_pb2.BatchCreateCoursesRequest) 
 # To messages.
 
 
-def course_message(course: Course) -> course_pb2.Course:
-    """Write a course."""
-    message = course_pb2.Course(
+def course_message(course: Course, make: _Make = course_pb2.Course) -> course_pb2.Course:
+    """Write a course, as a message of its own or in the place where `make` makes one."""
+    message = make(
         name=course.name,
         uid=course.uid,
         title=course.title,
@@ -146,9 +147,29 @@ def course_message(course: Course) -> course_pb2.Course:
 
 def page_message(page: Page) -> course_pb2.ListCoursesResponse:
     """Write a page."""
-    return course_pb2.ListCoursesResponse(
-        courses=map(course_message, page.courses), next_page_token=page.next_page_token
-    )
+    message = course_pb2.ListCoursesResponse(next_page_token=page.next_page_token)
+    _add_all(page.courses, message.courses.add)
+    return message
+
+
+def batch_get_message(courses: Iterable[Course]) -> course_pb2.BatchGetCoursesResponse:
+    """Write the response of BatchGetCourses."""
+    message = course_pb2.BatchGetCoursesResponse()
+    _add_all(courses, message.courses.add)
+    return message
+
+
+def batch_create_message(courses: Iterable[Course]) -> course_pb2.BatchCreateCoursesResponse:
+    """Write the response of BatchCreateCourses."""
+    message = course_pb2.BatchCreateCoursesResponse()
+    _add_all(courses, message.courses.add)
+    return message
+
+
+def _add_all(courses: Iterable[Course], add: _Make) -> None:
+    # In place: to make each message first and have it copied costs a quarter more.
+    for course in courses:
+        course_message(course, add)
 
 
 def _fill(field: MutableMapping[str, str], values: Mapping[str, str]) -> None:

@@ -74,13 +74,11 @@ class CourseServicer(course_pb2_grpc.CourseServiceServicer):
     ) -> course_pb2.BatchGetCoursesResponse:
         """Return several courses."""
         asked = converters.batch_get_courses_request(request)
-        courses = services.batch_get_courses(self._database, asked)
-        return course_pb2.BatchGetCoursesResponse(courses=map(course_message, courses))
+        return converters.batch_get_message(services.batch_get_courses(self._database, asked))
 
     def BatchCreateCourses(
         self, request: course_pb2.BatchCreateCoursesRequest, context: grpc.ServicerContext
     ) -> course_pb2.BatchCreateCoursesResponse:
         """Create several courses."""
         asked = converters.batch_create_courses_request(request)
-        courses = services.batch_create_courses(self._database, asked)
-        return course_pb2.BatchCreateCoursesResponse(courses=map(course_message, courses))
+        return converters.batch_create_message(services.batch_create_courses(self._database, asked))

@@ -81,7 +81,7 @@ def is_search_indexed(connection: Connection) -> bool:
 
 
 def check_schema(connection: Connection) -> None:
-    """Raise `SchemaMissing` or `DatabaseUnusable` unless every table and column is there."""
+    """Raise `SchemaMissing` or `DatabaseUnusable` unless the schema is new enough, with every table and column."""
     try:
         row = connection.execute(_SCHEMA).first()
     except DBAPIError as error:

@@ -47,8 +47,10 @@ class Process:
         overdue = threading.Timer(60, self.popen.kill)
         overdue.start()
         assert self.popen.stderr
-        self.log += self.popen.stderr.read()
-        overdue.cancel()
+        try:
+            self.log += self.popen.stderr.read()
+        finally:
+            overdue.cancel()
         return self.popen.wait(timeout=20)
 
 
