@@ -314,7 +314,7 @@ def _new_course(fields: CourseCreate, course_id: str) -> Course:
     return Course(
         uid=uid,
         course_id=course_id or uid,
-        **dict(fields),
+        **vars(fields),
         state=State.DRAFT,
         create_time=now,
         update_time=now,
