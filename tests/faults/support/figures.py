@@ -1,16 +1,13 @@
-"""The figures that the fault tests have seen, as one table: at the end of a run, in var/figures and in the docs."""
+"""The figures that the fault tests have seen, as one table: at the end of a run, and with FULL=1 in the docs."""
 
-import json
 import os
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 
 from tests.conftest import ROOT
 from tests.faults.support.counts import FULL
 
-_FILES = ROOT / "var" / "figures" / ("full" if FULL else "short")
 _DOCUMENT = ROOT / "docs" / "reliability.md"
 _HEAD = ("Promise", "What is promised", "Test", "Figure", "Negative control")
 
@@ -30,8 +27,8 @@ _rows: dict[tuple[str, str], Row] = {}
 _failed: set[str] = set()
 
 
-def record(promise: str, claim: str, figure: str = "", control: str = "") -> None:
-    """Enter what a test has seen.
+def record(promise: str, claim: str, figure: str = "", control: str = "", *, test: str = "") -> None:
+    """Enter what a test has seen, the current one unless another `test` or folder of tests is named.
 
     A test enters its figure, its control what the fault did, or one call enters both: what is left empty stays as the
     other call has entered it. The claim is a sentence such as "an acknowledged write survives".
@@ -40,21 +37,21 @@ def record(promise: str, claim: str, figure: str = "", control: str = "") -> Non
     row.control = control or row.control
     if figure or not row.test:
         row.figure = figure or row.figure
-        row.test = os.environ["PYTEST_CURRENT_TEST"].rpartition(" ")[0]
+        row.test = test or os.environ["PYTEST_CURRENT_TEST"].rpartition(" ")[0]
 
 
 def forget_failed(test: str) -> None:
-    """Leave out of the files what a failed test has entered."""
+    """Leave out of the docs what a failed test has entered."""
     _failed.add(test)
 
 
 def report() -> list[str]:
-    """Write the files, with FULL=1 the docs too, and return the table's lines."""
-    for row in _rows.values():
-        if row.test not in _failed:
-            _merge(row)
-    if FULL:
-        rewrite("figures", table(_HEAD, (_cells(row) for row in _stored())))
+    """Return the table's lines. With FULL=1 the docs get them too, and keep what this run has not seen."""
+    seen = {key: row for key, row in _rows.items() if row.test not in _failed}
+    if FULL and seen:
+        documented = _documented()
+        rows = [*(documented | {key: _merged(row, documented.get(key)) for key, row in seen.items()}).values()]
+        _rewrite("figures", table(_HEAD, (_cells(row) for row in sorted(rows, key=_order))))
     return table(_HEAD, (_cells(row) for row in sorted(_rows.values(), key=_order)))
 
 
@@ -65,36 +62,41 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
 
 
 def publish(section: str, lines: Sequence[str]) -> None:
-    """Write a table of a test's own into var/figures, and with FULL=1 between its two markers in the docs."""
-    _FILES.mkdir(parents=True, exist_ok=True)
-    (_FILES / f"{section}.md").write_text("".join(f"{line}\n" for line in lines))
+    """With FULL=1, write a table of a test's own between its two markers in the docs."""
     if FULL:
-        rewrite(section, lines)
+        _rewrite(section, lines)
 
 
-def rewrite(section: str, lines: Sequence[str]) -> None:
-    """Replace what docs/reliability.md has between the two markers of a section."""
+def _rewrite(section: str, lines: Sequence[str]) -> None:
+    before, _, after = _parts(section)
+    _DOCUMENT.write_text(before + "\n" + "".join(f"{line}\n" for line in lines) + "\n" + after)
+
+
+def _parts(section: str) -> tuple[str, str, str]:
+    """Return what docs/reliability.md has before, between and after the two markers of a section."""
     first, last = f"<!-- {section} -->\n", f"<!-- end of {section} -->\n"
     before, found, rest = _DOCUMENT.read_text().partition(first)
-    _, found_too, after = rest.partition(last)
+    between, found_too, after = rest.partition(last)
     assert found, f"{first!r} is not in {_DOCUMENT.name}"
     assert found_too, f"{last!r} is not in {_DOCUMENT.name}"
-    _DOCUMENT.write_text(before + first + "\n" + "".join(f"{line}\n" for line in lines) + "\n" + last + after)
+    return before + first, between, last + after
 
 
-def _merge(row: Row) -> None:
-    """Store a row; what this run has not seen stays as an earlier run has seen it."""
-    file = _FILES / (re.sub(r"\W+", "-", f"{row.promise} {row.claim}".lower()).strip("-")[:100] + ".json")
-    file.parent.mkdir(parents=True, exist_ok=True)
-    earlier = Row(**json.loads(file.read_text())) if file.exists() else row
+def _documented() -> dict[tuple[str, str], Row]:
+    _, lines, _ = _parts("figures")
+    rows = [Row(*_read(line)) for line in lines.split("\n") if line.startswith("| ")][2:]
+    return {(row.promise, row.claim): row for row in rows}
+
+
+def _read(line: str) -> list[str]:
+    return [cell.replace("\\|", "|") for cell in line.removeprefix("| ").removesuffix(" |").split(" | ")]
+
+
+def _merged(row: Row, earlier: Row | None) -> Row:
+    if earlier is None:
+        return row
     test = row.test if row.figure else earlier.test  # not the control
-    row = Row(row.promise, row.claim, test, row.figure or earlier.figure, row.control or earlier.control)
-    file.write_text(json.dumps(asdict(row), indent=2) + "\n")
-
-
-def _stored() -> list[Row]:
-    files: Iterable[Path] = _FILES.glob("*.json")
-    return sorted((Row(**json.loads(file.read_text())) for file in files), key=_order)
+    return Row(row.promise, row.claim, test, row.figure or earlier.figure, row.control or earlier.control)
 
 
 def _cells(row: Row) -> Sequence[str]:
