@@ -6,17 +6,26 @@ from typing import Any
 import pytest
 import yaml
 
+from course_service.__main__ import COMMANDS
 from course_service.exposure import check_exposure
 from course_service.settings import Settings
 from tests.conftest import ROOT
+
+
+def pods_of(manifest: dict[str, Any]) -> list[dict[str, Any]]:
+    spec = manifest.get("spec", {})
+    spec = spec["jobTemplate"]["spec"] if "jobTemplate" in spec else spec
+    return [spec["template"]["spec"]] if "template" in spec else []
+
 
 FOLDER = ROOT / "deploy" / "kubernetes"
 MANIFESTS: list[dict[str, Any]] = [
     manifest for path in sorted(FOLDER.glob("*.yaml")) for manifest in yaml.safe_load_all(path.read_text())
 ]
-PODS = [each["spec"]["template"]["spec"] for each in MANIFESTS if each["kind"] in {"Deployment", "Job"}]
+PODS = [pod for manifest in MANIFESTS for pod in pods_of(manifest)]
 (DEPLOYMENT,) = (each for each in MANIFESTS if each["kind"] == "Deployment")
-(SERVICE,) = DEPLOYMENT["spec"]["template"]["spec"]["containers"]
+(POD,) = pods_of(DEPLOYMENT)
+(SERVICE,) = POD["containers"]
 
 
 def settings_of(container: dict[str, Any]) -> dict[str, str]:
@@ -47,6 +56,12 @@ def test_a_pod_has_no_rights(pod: dict[str, Any]) -> None:
     assert {"requests", "limits"} <= container["resources"].keys()
 
 
+def test_jobs_run_commands_that_there_are() -> None:
+    commands = {pod["containers"][0]["command"][-1]: pod["containers"][0]["command"] for pod in PODS if pod is not POD}
+    assert commands == {name: ["python", "-m", "course_service", name] for name in ("migrate", "purge")}
+    assert commands.keys() <= COMMANDS.keys()
+
+
 def test_ports_and_files_are_those_that_the_settings_name() -> None:
     settings = settings_of(SERVICE)
     ports = {port["containerPort"] for port in SERVICE["ports"]}
@@ -56,15 +71,15 @@ def test_ports_and_files_are_those_that_the_settings_name() -> None:
     mounts = {mount["mountPath"] for mount in SERVICE["volumeMounts"]}
     files = {value for name, value in settings.items() if name.endswith("_FILE")}
     assert {str(Path(file).parent) for file in files} == mounts
-    pod = DEPLOYMENT["spec"]["template"]["spec"]
-    assert {volume["name"] for volume in pod["volumes"]} == {mount["name"] for mount in SERVICE["volumeMounts"]}
-    for volume in pod["volumes"]:  # a key that everybody may read is refused
+    assert {volume["name"] for volume in POD["volumes"]} == {mount["name"] for mount in SERVICE["volumeMounts"]}
+    for volume in POD["volumes"]:  # a key that everybody may read is refused
         assert "secret" not in volume or volume["secret"]["defaultMode"] == 0o440
 
 
 def test_a_pod_has_the_time_that_a_stop_takes() -> None:
     drain = float(settings_of(SERVICE)["COURSE_DRAIN_SECONDS"])
-    assert DEPLOYMENT["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] > drain + 2 * 10
+    assert POD["terminationGracePeriodSeconds"] > drain + 2 * 10
+    assert DEPLOYMENT["spec"]["minReadySeconds"] >= 10  # callers are back before the next one stops
     assert DEPLOYMENT["spec"]["replicas"] == 3
     (budget,) = (each for each in MANIFESTS if each["kind"] == "PodDisruptionBudget")
     assert budget["spec"]["minAvailable"] == 2
