@@ -68,7 +68,9 @@ def _whole(rounds: int, courses: int, against: str) -> None:
         "less than a tenth for noise. `echo` answers with a constant; `by_hand` is psycopg2 with one statement a call; "
         "`textbook` is SQLAlchemy's ORM with a session a call; `go` is grpc-go with pgx; `fastapi` is FastAPI with "
         "SQLAlchemy's asyncio and asyncpg. Each has 8 connections to the database. None of them asks who calls, "
-        "retries, writes a log or bounds anything, and only `fastapi` checks what is sent: its types."
+        "retries, writes a log or bounds anything, and only `fastapi` checks what is sent: its types. A row named by a "
+        "commit is the service as it was then. A ratio is the median of the rounds' ratios, so it is not quite that of "
+        "the medians."
     )
     echo = next(row.cpu_median for row in rows if (row.kind, row.server) == ("GetCourse, 32 in flight", "echo"))
     footprint = (

@@ -33,7 +33,7 @@ class CourseResponse(BaseModel):
     )
     delete_time: datetime | None = Field(description="When the course was deleted; null unless it is DELETED.")
     purge_time: datetime | None = Field(
-        description="When the course will be removed for good; null unless it is DELETED."
+        description="From when on the course may be removed for good; null unless it is DELETED."
     )
     etag: str = Field(description="Stands for this version of the course; another one after every change.")
 

@@ -105,7 +105,7 @@ class Settings(BaseModel):
     max_connections: Annotated[int, Field(ge=1, le=100_000)] = 2_000
     """How many connections gRPC takes at once, and as many HTTP."""
     max_connection_age_seconds: Annotated[float, Field(ge=1, le=86_400)] = 300.0
-    """After how long callers by gRPC are asked to connect anew, so that they spread over new replicas."""
+    """After how long callers are asked to connect anew, so that they spread over new replicas."""
     drain_seconds: Annotated[float, Field(ge=0, le=300)] = 5.0
     """How long the service goes on serving after SIGTERM while it reports NOT_SERVING, so that callers can leave."""
     tls_certificate_file: str = ""

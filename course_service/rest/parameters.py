@@ -62,7 +62,7 @@ OrderBy = Annotated[
     Query(
         default_factory=str,
         description=f"What to sort by: one or more of {', '.join(paging.ORDER_FIELDS)}, with commas between them, each"
-        " with ` desc` for descending. Left out: create_time.",
+        " with ` desc` for descending; no field twice, and at most 256 characters. Left out: create_time.",
         examples=["title, create_time desc"],
     ),
 ]

@@ -98,7 +98,7 @@ class Course(_message.Message):
         ARCHIVED: Course._State.ValueType  # 3
         """No longer offered, and read-only. From PUBLISHED, by ArchiveCourse."""
         DELETED: Course._State.ValueType  # 4
-        """Deleted; purged at purge_time. From any other state, by DeleteCourse, and back to it by UndeleteCourse."""
+        """Deleted; may be purged from purge_time on. From any other state, by DeleteCourse, and back to it by UndeleteCourse."""
 
     class State(_State, metaclass=_StateEnumTypeWrapper):
         """The states of a course's lifecycle."""
@@ -112,7 +112,7 @@ class Course(_message.Message):
     ARCHIVED: Course.State.ValueType  # 3
     """No longer offered, and read-only. From PUBLISHED, by ArchiveCourse."""
     DELETED: Course.State.ValueType  # 4
-    """Deleted; purged at purge_time. From any other state, by DeleteCourse, and back to it by UndeleteCourse."""
+    """Deleted; may be purged from purge_time on. From any other state, by DeleteCourse, and back to it by UndeleteCourse."""
 
     @_typing.final
     class LabelsEntry(_message.Message):
@@ -238,7 +238,9 @@ class Course(_message.Message):
 
     @_builtins.property
     def purge_time(self) -> _timestamp_pb2.Timestamp:
-        """When the course will be removed for good: delete_time and 30 days. Only while it is DELETED."""
+        """From when on the course may be removed for good: delete_time and 30 days. Purging, which the operator has run every
+        day, removes it. Only while it is DELETED.
+        """
 
     def __init__(
         self,
@@ -356,7 +358,7 @@ class ListCoursesRequest(_message.Message):
     order_by: _builtins.str
     """What to sort by: one or more of title, code, create_time and update_time, separated by commas, each with " desc" for
     descending. Texts compare by code point. Courses that are equal there are sorted by name, in the direction of the
-    last field. Empty: create_time.
+    last field. No field twice, and at most 256 characters. Empty: create_time.
     """
     show_deleted: _builtins.bool
     """Return deleted courses too."""

@@ -148,8 +148,8 @@ class CourseServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DeleteCourse(self, request, context):
-        """Deletes a course of any state: it becomes DELETED, is hidden from lists, and is purged after 30 days. Until then it
-        keeps its name and external ids, and can be undeleted.
+        """Deletes a course of any state: it becomes DELETED, is hidden from lists, and may be purged after 30 days. Until it
+        is, it keeps its name and external ids, and can be undeleted.
 
         Fails with
         INVALID_ARGUMENT (REQUEST_INVALID; REQUEST_MALFORMED; REQUEST_ID_REUSED);

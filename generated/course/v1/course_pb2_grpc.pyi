@@ -102,8 +102,8 @@ class CourseServiceStub:
     ALREADY_EXISTS (EXTERNAL_ID_IN_USE).
     """
     DeleteCourse: _grpc.UnaryUnaryMultiCallable[_course_pb2.DeleteCourseRequest, _course_pb2.Course]
-    """Deletes a course of any state: it becomes DELETED, is hidden from lists, and is purged after 30 days. Until then it
-    keeps its name and external ids, and can be undeleted.
+    """Deletes a course of any state: it becomes DELETED, is hidden from lists, and may be purged after 30 days. Until it
+    is, it keeps its name and external ids, and can be undeleted.
 
     Fails with
     INVALID_ARGUMENT (REQUEST_INVALID; REQUEST_MALFORMED; REQUEST_ID_REUSED);
@@ -200,8 +200,8 @@ class CourseServiceAsyncStub(CourseServiceStub):
     ALREADY_EXISTS (EXTERNAL_ID_IN_USE).
     """
     DeleteCourse: _aio.UnaryUnaryMultiCallable[_course_pb2.DeleteCourseRequest, _course_pb2.Course]  # type: ignore[assignment]
-    """Deletes a course of any state: it becomes DELETED, is hidden from lists, and is purged after 30 days. Until then it
-    keeps its name and external ids, and can be undeleted.
+    """Deletes a course of any state: it becomes DELETED, is hidden from lists, and may be purged after 30 days. Until it
+    is, it keeps its name and external ids, and can be undeleted.
 
     Fails with
     INVALID_ARGUMENT (REQUEST_INVALID; REQUEST_MALFORMED; REQUEST_ID_REUSED);
@@ -325,8 +325,8 @@ class CourseServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _course_pb2.DeleteCourseRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_course_pb2.Course, _abc.Awaitable[_course_pb2.Course]]:
-        """Deletes a course of any state: it becomes DELETED, is hidden from lists, and is purged after 30 days. Until then it
-        keeps its name and external ids, and can be undeleted.
+        """Deletes a course of any state: it becomes DELETED, is hidden from lists, and may be purged after 30 days. Until it
+        is, it keeps its name and external ids, and can be undeleted.
 
         Fails with
         INVALID_ARGUMENT (REQUEST_INVALID; REQUEST_MALFORMED; REQUEST_ID_REUSED);
