@@ -51,6 +51,10 @@ class Row:
         return asdict(self)
 
 
+_AFTERWARDS_SECONDS = 0.1
+"""How long a server may still have to do with the calls: the service writes their lines in the log 50 ms later."""
+
+
 def measure(servers: Sequence[Server], rounds: int, kinds: Sequence[Kind], postgres: Postgres) -> list[Row]:
     """Measure each kind of call; see `measure_kind`."""
     rows: list[Row] = []
@@ -101,6 +105,7 @@ def _turn(server: Server, kind: Kind, postgres: Postgres) -> tuple[Turn, list[fl
         database, cpu, start = _database_cpu(postgres), exact_cpu_seconds(server.pid), time.perf_counter()
         milliseconds = make()
         seconds = time.perf_counter() - start
+        time.sleep(_AFTERWARDS_SECONDS)
         used, database_used = exact_cpu_seconds(server.pid) - cpu, _database_cpu(postgres) - database
     pieces = kind.calls * kind.per
     return Turn(used / pieces * 1e6, database_used / pieces * 1e6, kind.calls / seconds), milliseconds

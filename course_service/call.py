@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -46,6 +47,8 @@ class Call:
     """Who calls. Request ids belong to their caller."""
     arrived: float = field(default_factory=time.monotonic)
     """When it came in, by `time.monotonic()`."""
+    waits_since: float = math.inf
+    """Since when it has waited for its turn, by `time.monotonic()`; infinity if it has not."""
     deadline: float = field(default_factory=lambda: time.monotonic() + MAX_SECONDS)
     """When the caller stops waiting, by `time.monotonic()`."""
     request_id: str = ""

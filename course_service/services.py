@@ -13,6 +13,7 @@ from typing import Protocol
 
 import uuid_utils
 
+from course_service import call
 from course_service.course import COLLECTION, Course, State
 from course_service.errors import (
     CourseAlreadyExists,
@@ -266,9 +267,12 @@ def purge(database: Database) -> Purged:
 
 def _until_none_is_left(database: Database, batch: Callable[[Repositories], int]) -> int:
     total = 0
-    while removed := database.write(batch, repeatable=True):
+    while True:
+        with call.working_on(call.Call()):  # whose deadline bounds the wait for a database that has frozen
+            removed = database.write(batch, repeatable=True)
+        if not removed:
+            return total
         total += removed
-    return total
 
 
 _Step = Callable[[Course, datetime], Course]

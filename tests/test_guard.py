@@ -11,7 +11,6 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -56,7 +55,6 @@ class Steps:
     unwelcome: dict[str, CourseError] = field(default_factory=dict)
     full_for: set[str] = field(default_factory=set)
     passed: list[tuple[str, Call]] = field(default_factory=list)
-    rooms: int = 0
     observed: list[Call] = field(default_factory=list)
 
     def identify(self, _: Call, credentials: Credentials) -> str:
@@ -69,20 +67,10 @@ class Steps:
         if this.caller in self.unwelcome:
             raise self.unwelcome[this.caller]
 
-    def admit(self, this: Call) -> AbstractContextManager[None]:
+    def admit(self, this: Call) -> None:
         self.passed.append(("admit", this))
         if this.caller in self.full_for:
             raise CourseArchived("courses/full")
-
-        @contextlib.contextmanager
-        def room() -> Iterator[None]:
-            self.rooms += 1
-            try:
-                yield
-            finally:
-                self.rooms -= 1
-
-        return room()
 
     def observe(self, this: Call, seconds: float) -> None:
         assert seconds >= 0
@@ -166,7 +154,6 @@ def test_a_step_refuses_every_way_in_alike(guarded: Guarded, step: str) -> None:
     assert {(failure.status, failure.reason) for failure in failures} == {("FAILED_PRECONDITION", "COURSE_ARCHIVED")}
     assert len({failure.message for failure in failures}) == 1
     assert guarded.reflect("ann")
-    assert guarded.steps.rooms == 0
     deadline = time.monotonic() + 5
     while len(guarded.steps.observed) < 4 and time.monotonic() < deadline:  # a call is observed after its response
         threading.Event().wait(0.01)
@@ -305,7 +292,6 @@ def test_a_stream_whose_caller_leaves_ends_without_an_error(guarded: Guarded, ca
         threading.Event().wait(0.01)
     # grpcio may report the end of the requests before it reports that the caller has left.
     assert [this.code for this in guarded.steps.observed] in (["CANCELLED"], ["OK"])
-    assert guarded.steps.rooms == 0
     assert "internal error" not in caplog.text
     asked.put(reflection_pb2.ServerReflectionRequest())  # lets the client's own thread end
 

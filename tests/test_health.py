@@ -220,6 +220,31 @@ def test_a_watcher_is_sent_each_change_once_and_its_call_ends_with_the_watches(o
         assert grpc_code(lambda: next(watch)) is grpc.StatusCode.CANCELLED
 
 
+def test_watchers_are_told_of_changes_after_one_for_whom_no_thread_could_be_started(
+    own: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with served(own) as (health, servicer, address, _), grpc.insecure_channel(address) as channel:
+        watch = channel.unary_stream(
+            "/grpc.health.v1.Health/Watch",
+            health_pb2.HealthCheckRequest.SerializeToString,
+            health_pb2.HealthCheckResponse.FromString,
+        )(health_pb2.HealthCheckRequest(), timeout=20)
+        assert next(watch).status == NOT_SERVING
+        submit = servicer._senders.submit
+
+        def submit_without_a_thread(*arguments: Any) -> None:
+            submit(*arguments)
+            raise RuntimeError("can't start new thread")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(servicer._senders, "submit", submit_without_a_thread)
+            look(health)
+            assert next(watch).status == SERVING
+        health.stop()
+        assert next(watch).status == NOT_SERVING
+        watch.cancel()
+
+
 def test_a_watcher_that_came_while_the_last_look_was_too_old_learns_of_the_next_one(own: Database) -> None:
     with served(own) as (health, _, address, _), grpc.insecure_channel(address) as channel:
         look(health)

@@ -12,7 +12,9 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.engine import URL
 from sqlalchemy.pool import NullPool
 
+from course_service.call import MAX_SECONDS, is_working, remaining
 from course_service.services import purge
+from course_service.store.courses import CourseRepository
 from course_service.store.database import Database
 from tests.conftest import Service
 from tests.support.calls import call, create, failed, get, names
@@ -186,6 +188,19 @@ def let_time_pass(url: URL) -> None:
         changes = ", ".join(f"{column} = {earlier.format(column)}" for column in columns)
         connection.execute(text(f"UPDATE courses SET {changes}"))
         connection.execute(text(f"UPDATE answers SET create_time = {earlier.format('create_time')}"))
+
+
+def test_purge_waits_for_no_database_for_ever(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of its transactions has the deadline of a call, which bounds whatever it waits for."""
+    bounded: list[bool] = []
+
+    def nothing(*_: object) -> int:
+        bounded.append(is_working() and remaining() <= MAX_SECONDS)
+        return 0
+
+    monkeypatch.setattr(CourseRepository, "purge", nothing)
+    purge(database)
+    assert bounded == [True]
 
 
 def test_purge_removes_what_is_past_its_time_and_nothing_else(

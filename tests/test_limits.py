@@ -462,6 +462,15 @@ def test_a_message_that_comes_late_is_worked_on(small: Small) -> None:
     assert {call.code() for call in calls} == {grpc.StatusCode.NOT_FOUND}
 
 
+def test_a_message_that_takes_most_of_the_time_is_worked_on_where_nobody_waits(small: Small) -> None:
+    def slowly() -> Iterator[bytes]:
+        threading.Event().wait(1.3)  # what is tested is the passing of time
+        yield course_pb2.GetCourseRequest(name="courses/a").SerializeToString()
+
+    get: grpc.StreamUnaryMultiCallable[bytes, bytes] = small.channel.stream_unary("/course.v1.CourseService/GetCourse")
+    assert grpc_failure(get, slowly(), timeout=2).reason == "COURSE_NOT_FOUND"
+
+
 def test_what_a_message_takes_to_come_is_no_wait_for_a_turn(
     small: Small, one_by_one: tuple[threading.Semaphore, "queue.SimpleQueue[int]"]
 ) -> None:
@@ -574,6 +583,14 @@ def test_garbage_after_a_response_ends_the_connection_and_nothing_else(
 
 def test_a_caller_that_does_not_read_loses_its_connection(small: Small, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(protocol, "READ_SECONDS", 0.3)
+    lost = threading.Event()
+    connection_lost = protocol.BoundedProtocol.connection_lost
+
+    def note(connection: protocol.BoundedProtocol, error: Exception | None) -> None:
+        connection_lost(connection, error)
+        lost.set()
+
+    monkeypatch.setattr(protocol.BoundedProtocol, "connection_lost", note)
     with socket.socket() as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         connection.settimeout(20)
@@ -581,7 +598,7 @@ def test_a_caller_that_does_not_read_loses_its_connection(small: Small, monkeypa
         with contextlib.suppress(ConnectionError, TimeoutError):
             for _ in range(100):
                 connection.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n")
-        threading.Event().wait(1.5)
+        assert lost.wait(20)
         assert is_ended(connection)
 
 

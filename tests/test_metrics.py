@@ -189,7 +189,7 @@ def test_an_observer_that_fails_fails_no_call(service: Watched, monkeypatch: pyt
     def broken(*_: object) -> None:
         raise RuntimeError("canary")
 
-    for step in ("begin", "end"):
+    for step in ("begin", "end", "end_unit"):
         monkeypatch.setattr(Metrics, step, broken)
     create(service)
     assert service.http.get("/courses").status_code == 200
@@ -227,6 +227,22 @@ def test_readers_that_send_nothing_keep_no_other_from_reading_for_long(monkeypat
     server.stop()
     for each in silent:
         each.close()
+
+
+def test_a_reader_for_whom_there_is_no_thread_keeps_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    server = MetricsServer("127.0.0.1:0", Metrics().registry)
+    server.start()
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        for _ in range(17):
+            with socket.create_connection(("127.0.0.1", server.port)) as reader:
+                assert reader.recv(1) == b""
+    with urllib.request.urlopen(f"http://127.0.0.1:{server.port}/metrics", timeout=5) as response:
+        assert response.status == 200
+    server.stop()
 
 
 def test_a_service_has_metrics_where_its_setting_says(migrated_url: URL) -> None:

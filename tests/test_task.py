@@ -4,7 +4,7 @@ thread, is still so."""
 import contextlib
 import inspect
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future
 from typing import Any
 
@@ -60,16 +60,19 @@ def seen() -> Iterator[Seen]:
 
 
 @contextlib.contextmanager
-def served(threads: CallThreads, guard: Guard) -> Iterator[grpc.Channel]:
-    """A server with one method, which doubles a message."""
+def served(
+    threads: CallThreads, guard: Guard, behavior: Callable[[Any, grpc.ServicerContext], Any] | None = None
+) -> Iterator[grpc.Channel]:
+    """A server with one method, which doubles a message, or does something else."""
     server = grpc.server(threads, interceptors=[GuardInterceptor(guard)])
 
     def twice(message: bytes, _: grpc.ServicerContext) -> bytes:
         return message * 2
 
-    server.add_generic_rpc_handlers(
-        (grpc.method_handlers_generic_handler("test.Service", {"Double": grpc.unary_unary_rpc_method_handler(twice)}),)
-    )
+    methods: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
+        "Double": grpc.unary_unary_rpc_method_handler(behavior or twice)
+    }
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("test.Service", methods),))
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
@@ -112,6 +115,38 @@ def test_a_call_that_ends_before_its_message_comes_has_none(channel: grpc.Channe
     with pytest.raises(grpc.RpcError):
         double(iter(()), timeout=20)
     assert seen.messages == [[], []]
+
+
+class Shared:
+    """Something to await that no thread of the server waits for."""
+
+    def __await__(self) -> Generator["Shared", None, None]:
+        yield self
+
+    def at_once(self) -> bool:
+        return False
+
+    def wait(self) -> None:
+        raise AssertionError("a thread of the server, or of what is shared, waits")
+
+    def then(self, go_on: Callable[[], object]) -> None:
+        threading.Thread(target=go_on, daemon=True).start()
+
+
+def test_a_call_may_wait_again_and_again_and_keeps_no_thread_waiting() -> None:
+    async def patiently(message: bytes, _: grpc.ServicerContext) -> bytes:
+        for _time in range(3):
+            await Shared()
+        return message * 2
+
+    threads = CallThreads(1, max_elsewhere=1)
+    with served(threads, Guard(), patiently) as channel:
+        double: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary("/test.Service/Double")
+        for _ in range(3):
+            assert double(b"a", timeout=20) == b"aa"
+    threads.close(5)
+    assert threads._free == 1
+    assert threads._elsewhere == 0
 
 
 @pytest.mark.parametrize(

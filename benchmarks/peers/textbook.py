@@ -7,11 +7,13 @@ import grpc
 from course.v1 import course_pb2, course_pb2_grpc
 from sqlalchemy import create_engine, select
 from sqlalchemy.engine import make_url
-from sqlalchemy.orm import sessionmaker
+from sqlalchemy.orm import defer, sessionmaker
 
 from benchmarks.peers import THREADS
 from benchmarks.peers.models import CourseRow
 from course_service.course import State
+
+_NOT_SEARCHED = defer(CourseRow.search_text)
 
 
 class Textbook(course_pb2_grpc.CourseServiceServicer):
@@ -25,10 +27,10 @@ class Textbook(course_pb2_grpc.CourseServiceServicer):
         """Return a course."""
         with self._sessions() as session:
             wanted = select(CourseRow).where(CourseRow.course_id == request.name.removeprefix("courses/"))
-            row = session.scalars(wanted).one_or_none()
+            row = session.scalars(wanted.options(_NOT_SEARCHED)).one_or_none()
             if row is None:
                 context.abort(grpc.StatusCode.NOT_FOUND, "no such course")
-            return _message(row)
+            return _message(row, row.description)
 
     def BatchGetCourses(  # noqa: N802  # the contract's
         self, request: course_pb2.BatchGetCoursesRequest, _: grpc.ServicerContext
@@ -36,17 +38,18 @@ class Textbook(course_pb2_grpc.CourseServiceServicer):
         """Return courses."""
         with self._sessions() as session:
             ids = [name.removeprefix("courses/") for name in request.names]
-            rows = session.scalars(select(CourseRow).where(CourseRow.course_id.in_(ids)))
-            found = {row.course_id: _message(row) for row in rows}
+            rows = session.scalars(select(CourseRow).where(CourseRow.course_id.in_(ids)).options(_NOT_SEARCHED))
+            found = {row.course_id: _message(row, row.description) for row in rows}
             return course_pb2.BatchGetCoursesResponse(courses=[found[course_id] for course_id in ids])
 
     def ListCourses(  # noqa: N802  # the contract's
         self, request: course_pb2.ListCoursesRequest, _: grpc.ServicerContext
     ) -> course_pb2.ListCoursesResponse:
-        """Return the first page."""
+        """Return the first page, without descriptions, as the service has it."""
         with self._sessions() as session:
-            newest = select(CourseRow).order_by(CourseRow.create_time.desc(), CourseRow.uid).limit(request.page_size)
-            return course_pb2.ListCoursesResponse(courses=[_message(row) for row in session.scalars(newest)])
+            oldest = select(CourseRow).order_by(CourseRow.create_time, CourseRow.course_id).limit(request.page_size)
+            rows = session.scalars(oldest.options(_NOT_SEARCHED, defer(CourseRow.description)))
+            return course_pb2.ListCoursesResponse(courses=[_message(row, "") for row in rows])
 
     def CreateCourse(self, request: course_pb2.CreateCourseRequest, _: grpc.ServicerContext) -> course_pb2.Course:  # noqa: N802  # the contract's
         """Store a course."""
@@ -71,16 +74,16 @@ class Textbook(course_pb2_grpc.CourseServiceServicer):
         with self._sessions() as session:
             session.add(row)
             session.commit()
-            return _message(row)
+            return _message(row, row.description)
 
 
-def _message(row: CourseRow) -> course_pb2.Course:
+def _message(row: CourseRow, description: str) -> course_pb2.Course:
     message = course_pb2.Course(
         uid=row.uid,
         name=f"courses/{row.course_id}",
         title=row.title,
         code=row.code,
-        description=row.description,
+        description=description,
         owner=row.owner,
         language_code=row.language_code,
         subjects=row.subjects,

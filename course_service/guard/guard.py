@@ -4,7 +4,7 @@ A face makes a `Call` of what comes in and passes these steps, in this order:
 
 1. `observed`: from here on the call is the current one; when it has ended, however it ended, it is observed once (the
    log has one line of it).
-2. `entered`: who calls (identify), may they (authorise), is there room (admit), is there time (deadline). None of these
+2. `enter`: who calls (identify), may they (authorise), is there room (admit), is there time (deadline). None of these
    looks at the request's message or body. HTTP's probes alone do not enter.
 3. The work, which `call.remaining()` bounds by the call's deadline.
 4. `failed`: whatever was raised becomes the error's status.
@@ -61,7 +61,7 @@ class Guard:
     def identified(self, call: Call, credentials: Credentials) -> None:
         """Find out who calls before the call's turn comes, so that callers can take turns; raises nothing.
 
-        It is not asked again when the call enters. If the call is refused, `entered` says so, and it need not wait for
+        It is not asked again when the call enters. If the call is refused, `enter` says so, and it need not wait for
         its message.
         """
         try:
@@ -72,16 +72,15 @@ class Guard:
         except Exception as exception:  # grpcio's own thread would end with it
             credentials.refusal = report(exception)
 
-    def entered(self, call: Call, credentials: Credentials) -> AbstractContextManager[None]:
-        """Let a call in, until its work is done. Raises what the steps raise."""
+    def enter(self, call: Call, credentials: Credentials) -> None:
+        """Let a call in. Raises what the steps raise."""
         if credentials.refusal:
             raise credentials.refusal
         call.caller = credentials.caller or self._identify(call, credentials)
         self._authorise(call)
-        room = self._admit(call)
+        self._admit(call)
         if call.deadline <= time.monotonic():
             raise DeadlineExceeded
-        return room
 
     def failed(self, call: Call, exception: BaseException, name_of: Callable[[str], str] = str) -> status_pb2.Status:
         """Make the status of a call whose work has raised; to be called where the exception is caught.

@@ -3,7 +3,6 @@
 import logging
 import time
 from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, nullcontext
 
 from course_service.call import ANONYMOUS, Call
 from course_service.errors import CourseError, Overloaded
@@ -37,8 +36,8 @@ Identify = Callable[[Call, Credentials], str]
 """Says who calls, or raises because it is not known."""
 Authorise = Callable[[Call], None]
 """Raises unless the caller may call the method."""
-Admit = Callable[[Call], AbstractContextManager[None]]
-"""Takes room for the call until the context ends, or raises because there is none."""
+Admit = Callable[[Call], None]
+"""Raises unless there is room for the call."""
 
 
 Begin = Callable[[Call, Credentials], None]
@@ -56,17 +55,16 @@ def everybody(_: Call) -> None:
     """Every caller may call every method."""
 
 
-def in_time(call: Call) -> AbstractContextManager[None]:
+def in_time(call: Call) -> None:
     """Let every call in whose turn comes in time. Raises `Overloaded`.
 
     One that has waited for its turn longer than it has time left is given up: under overload all calls wait, and who
     works on each until its last moment finishes none.
     """
     now = time.monotonic()
-    is_late = now - call.arrived > call.deadline - now > 0
+    is_late = now - call.waits_since > call.deadline - now > 0
     if call.is_surplus or (is_late and not call.is_about_service):
         raise Overloaded
-    return _NOTHING
 
 
 def comes_too_late(call: Call, seconds: float) -> bool:
@@ -76,9 +74,6 @@ def comes_too_late(call: Call, seconds: float) -> bool:
     refuse it at once.
     """
     return 4 * seconds > call.deadline - call.arrived and not call.is_about_service
-
-
-_NOTHING = nullcontext()
 
 
 CALLS = "course_service.calls"

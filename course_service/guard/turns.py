@@ -9,8 +9,9 @@ T = TypeVar("T")
 class Turns(Generic[T]):
     """What waits, by caller.
 
-    Next is the caller that has the fewest calls at work; of those that have as few, the one whose last turn was
-    longest ago. The calls of one caller keep their order. To be used by one thread at a time.
+    Next is the caller that has the fewest calls at work; of those that have as few, the one that has stood in line
+    longest: since its last turn, or since it had none waiting. The calls of one caller keep their order. To be used by
+    one thread at a time.
     """
 
     def __init__(self) -> None:

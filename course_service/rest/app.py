@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import functools
 from collections.abc import AsyncIterator
-from contextlib import AbstractContextManager
 from http import HTTPStatus
 
 import anyio.to_thread
@@ -123,22 +122,21 @@ class _Guarded:
         with self._guard.observed(call, credentials):
             try:
                 check_headers(scope["headers"])
-                room = self._entered(call, scope, credentials)
+                self._enter(call, scope, credentials)
             except Exception as error:
                 response = error_response(self._guard.failed(call, error), {"Connection": "close"})
                 await response(scope, receive, send)
                 return
-            with room, contextlib.suppress(Exception):  # which has been reported and responded to
+            with contextlib.suppress(Exception):  # which has been reported and responded to
                 await self._api(inner, receive, send)
 
-    def _entered(self, call: Call, scope: Scope, credentials: HttpCredentials) -> AbstractContextManager[None]:
+    def _enter(self, call: Call, scope: Scope, credentials: HttpCredentials) -> None:
         """Let in who wants the documentation. Courses have routes that do that, and probes are for everybody."""
         if scope["path"] in _PROBES:
             call.method = PROBE
         elif not scope["path"].startswith("/courses"):
             call.method = DOCUMENTATION
-            return self._guard.entered(call, credentials)
-        return contextlib.nullcontext()
+            self._guard.enter(call, credentials)
 
     def _is_old(self, scope: Scope) -> bool:
         connected: float = scope.get("state", {}).get(CONNECTED, float("inf"))

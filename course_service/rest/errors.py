@@ -41,8 +41,6 @@ HTTP_CODES = {
     code_pb2.NOT_FOUND: HTTPStatus.NOT_FOUND,
     code_pb2.ALREADY_EXISTS: HTTPStatus.CONFLICT,
     code_pb2.ABORTED: HTTPStatus.CONFLICT,
-    code_pb2.UNAUTHENTICATED: HTTPStatus.UNAUTHORIZED,
-    code_pb2.PERMISSION_DENIED: HTTPStatus.FORBIDDEN,
     code_pb2.UNIMPLEMENTED: HTTPStatus.NOT_IMPLEMENTED,
     code_pb2.UNAVAILABLE: HTTPStatus.SERVICE_UNAVAILABLE,
     code_pb2.DEADLINE_EXCEEDED: HTTPStatus.GATEWAY_TIMEOUT,
@@ -115,8 +113,7 @@ def _unrouted(app: FastAPI, guard: Guard, request: Request, code: int) -> tuple[
     this_call = call.current()
     if this_call.method == call.UNKNOWN_METHOD:  # it has not been through the guard
         try:
-            with guard.entered(this_call, HttpCredentials(request.scope)):
-                pass
+            guard.enter(this_call, HttpCredentials(request.scope))
         except CourseError as refusal:
             return refusal, {}
     if code == HTTPStatus.NOT_FOUND:

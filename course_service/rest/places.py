@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator
 
 from fastapi import Request
@@ -59,6 +60,7 @@ class Places:
     async def _turn(self, caller: str) -> None:
         """Wait for a place."""
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        call.current().waits_since = time.monotonic()
         if not self.is_full():
             self._turns.add(caller, turn)
         elif (displaced := self._turns.displace(caller, turn)) is turn:

@@ -61,14 +61,14 @@ def guarded_route(guard: Guard, places: Places) -> type[APIRoute]:
                 this_call.method = method
                 this_call.deadline = min(this_call.deadline, this_call.arrived + call.most_seconds(method))
                 this_call.note_request_id(request.headers.get(IDEMPOTENCY_KEY, ""))
-                with guard.entered(this_call, HttpCredentials(request.scope)):
-                    places.check_room(this_call.caller)
-                    check_query(request, known, lists)
-                    strict = StrictRequest(request.scope, request.receive)
-                    if self.body_field:
-                        await strict.read_json()
-                    async with places.place(strict):
-                        return await handle(strict)
+                guard.enter(this_call, HttpCredentials(request.scope))
+                places.check_room(this_call.caller)
+                check_query(request, known, lists)
+                strict = StrictRequest(request.scope, request.receive)
+                if self.body_field:
+                    await strict.read_json()
+                async with places.place(strict):
+                    return await handle(strict)
 
             return guarded
 

@@ -129,10 +129,13 @@ class HealthServicer(health_pb2_grpc.HealthServicer):
                 # Not for ever: it also changes with time, and may have changed back before anybody noticed.
                 self._health.changed.wait_for(lambda: self._health.is_ready is not known, timeout=1.0)  # noqa: B023  # used before it changes
                 known = self._health.is_ready
-            with self._lock:
-                watchers = [each for each in self._watchers if each.sent != self._status_of(each.service)]
-            for watcher in watchers:
-                self._post(watcher)
+            try:
+                with self._lock:
+                    watchers = [each for each in self._watchers if each.sent != self._status_of(each.service)]
+                for watcher in watchers:
+                    self._post(watcher)
+            except Exception as exception:  # or nobody would be told any more
+                report(exception)
 
     def _post(self, watcher: _Watcher) -> None:
         with self._lock:

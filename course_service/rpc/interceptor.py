@@ -17,7 +17,7 @@ from course_service.call import STREAM_SECONDS, UNKNOWN_METHOD, Call, end, idle,
 from course_service.errors import DeadlineExceeded, MethodUnknown, RequestMalformed
 from course_service.guard.guard import Guard, forget_frames
 from course_service.guard.internal import report
-from course_service.later import Answer, finished, next_answer
+from course_service.later import Answer, next_answer
 from course_service.rpc.task import Task
 from course_service.rpc.threads import CallThreads, Identify
 from course_service.rpc.watchdog import LARGE_BYTES, Watchdog
@@ -185,17 +185,14 @@ class _Unary(_OneMessage):
     def work_on(self, task: Task, threads: CallThreads) -> bool:
         """Work on a call; False if it goes on in the thread that has what it waits for."""
         work = self._work(task)
-        answer = next_answer(work)
-        if answer is None:
-            return True
-        if task.is_elsewhere or not answer.at_once():
-            if threads.hand_on(task):
-                end(None)  # this thread has begun it, and works on it no longer
-                answer.then(partial(_go_on, task, work, threads))
-                return False
-            with idle():
-                answer.wait()
-        finished(work)
+        while answer := next_answer(work):
+            if task.is_elsewhere or not answer.at_once():
+                if threads.hand_on(task):
+                    end(None)  # this thread has begun it, and works on it no longer
+                    answer.then(partial(_go_on, task, work, threads))
+                    return False
+                with idle():
+                    answer.wait()
         return True
 
     async def _work(self, task: Task) -> None:
@@ -204,13 +201,13 @@ class _Unary(_OneMessage):
         response = b""
         with self._guard.observed(call, task.credentials):
             try:
-                with self._guard.entered(call, task.credentials):
-                    request = self._request(task)
-                    if not self._is_read:
-                        call.note_request_id(getattr(request, "request_id", ""))
-                    _check_deadline(call)
-                    result = self._behavior(request, context)
-                    response = self._encoded(await result if self.is_coroutine else result, context)
+                self._guard.enter(call, task.credentials)
+                request = self._request(task)
+                if not self._is_read:
+                    call.note_request_id(getattr(request, "request_id", ""))
+                _check_deadline(call)
+                result = self._behavior(request, context)
+                response = self._encoded(await result if self.is_coroutine else result, context)
                 _note_absence(call, context)
             except BaseException as exception:  # grpcio would leave a SystemExit without a response
                 status = self._failed(call, context, exception)
@@ -239,8 +236,8 @@ class _Updates(_OneMessage):
         call = task.call
         with self._guard.observed(call, task.credentials):
             try:
-                with self._guard.entered(call, task.credentials):
-                    self._behavior(self._request(task), context, send)  # type: ignore[call-arg]  # see above
+                self._guard.enter(call, task.credentials)
+                self._behavior(self._request(task), context, send)  # type: ignore[call-arg]  # see above
                 return  # noqa: TRY300  # an else would be one more place where a call goes on
             except BaseException as exception:
                 status = self._failed(call, context, exception)
@@ -256,7 +253,8 @@ class _Stream(Guarded):
         status = None
         with self._guard.observed(call, task.credentials):
             try:
-                with self._guard.entered(call, task.credentials), self._watchdog.stream(context, seconds):
+                self._guard.enter(call, task.credentials)
+                with self._watchdog.stream(context, seconds):
                     yield from self._behavior(map(self._decoded, task), context)
             except GeneratorExit:
                 _note_absence(call, context)
@@ -270,13 +268,16 @@ class _Stream(Guarded):
 
 
 def _go_on(task: Task, work: Coroutine[Answer, None, None], threads: CallThreads) -> None:
-    """Do the rest of the work on a call, in the thread that has what it has waited for."""
+    """Go on with the work on a call, in the thread that has what it has waited for."""
+    answer = None
     try:
         with working_on(task.call):
-            finished(work)
+            answer = next_answer(work)
     except BaseException as exception:  # the thread has others to answer
         report(exception)
-    finally:
+    if answer:
+        answer.then(partial(_go_on, task, work, threads))
+    else:
         threads.end(task)
 
 

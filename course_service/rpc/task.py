@@ -46,7 +46,6 @@ class Task:
         "is_elsewhere",
         "messages",
         "size",
-        "waits_since",
     )
 
     def __init__(self, function: Function, arguments: tuple[Any, ...]) -> None:
@@ -65,8 +64,6 @@ class Task:
         """The messages that have been received before the call was worked on, if its handler has them received."""
         self.size = 0
         """How many bytes these are."""
-        self.waits_since = self.arrived
-        """Since when it waits for its turn: since its messages were there."""
         self.is_elsewhere = False
         """Whether it has no place among the threads, because it goes on in the thread that has what it waits for."""
 

@@ -111,7 +111,7 @@ class CallThreads(ThreadPoolExecutor):
         with self._lock:
             first = self._waiting.first(task.caller)
             # As of the last turn: what waits while nobody's turn comes may yet be in time.
-            if first and comes_too_late(task.call, self._began - first.waits_since):
+            if first and comes_too_late(task.call, self._began - first.call.waits_since):
                 return True
             return self.is_full() and not self._waiting.may_displace(task.caller)
 
@@ -137,7 +137,7 @@ class CallThreads(ThreadPoolExecutor):
         """Have a task wait for its turn; returns one that may not, this or another, if there are too many."""
         if task.size >= LARGE_BYTES and not self._has_room(task):
             return task
-        task.waits_since = time.monotonic()
+        task.call.waits_since = time.monotonic()
         self._waiting_bytes += task.size
         if not self.is_full():
             self._waiting.add(task.caller, task)
@@ -152,17 +152,20 @@ class CallThreads(ThreadPoolExecutor):
     def _begin_elsewhere(self, task: Task) -> bool:
         """Begin a task elsewhere, if it takes nobody's turn and few enough are there."""
         with self._lock:
-            if len(self._waiting) or not self._goes_elsewhere(task):
+            if len(self._waiting) or not self._take_elsewhere(task):
                 return False
             self._waiting.begin(task.caller)
             return True
 
     def hand_on(self, task: Task) -> bool:
-        """Let a task go on elsewhere, and give its place to the next; False if too many do. Then `end` ends it."""
+        """Let a task go on elsewhere, and give its place to the next; False if too many do.
+
+        Either way, `end` is to be called once it has ended.
+        """
         if task.is_elsewhere:
             return True
         with self._lock:
-            if not self._goes_elsewhere(task):
+            if not self._take_elsewhere(task):
                 return False
             self._running.pop(task.call, None)
             task.call.on_idle = None
@@ -170,7 +173,8 @@ class CallThreads(ThreadPoolExecutor):
             self._begin_next()
             return True
 
-    def _goes_elsewhere(self, task: Task) -> bool:
+    def _take_elsewhere(self, task: Task) -> bool:
+        """Count a task as elsewhere; False if too many are."""
         task.is_elsewhere = self._elsewhere < self._max_elsewhere
         self._elsewhere += task.is_elsewhere
         return task.is_elsewhere

@@ -217,7 +217,8 @@ class CombinedReads:
         self._together = len(reads)
         if len(reads) > 1:
             self._shared_until = time.monotonic() + _SHARED_SECONDS
-        waiting = [read for read in reads if read.deadline > time.monotonic()]
+        now = time.monotonic()
+        waiting = [read for read in reads if read in self._unanswered and read.deadline > now]
         if not waiting:
             return
         outcomes = self._outcomes(waiting)

@@ -116,13 +116,19 @@ class Telemetry:
 
     def waited(self) -> None:
         """Observe that one has to wait."""
-        if self._metrics:
-            self._metrics.waited()
+        try:
+            if self._metrics:
+                self._metrics.waited()
+        except Exception as exception:
+            report(exception)
 
     def retried(self) -> None:
         """Observe that one is tried again."""
-        if self._metrics:
-            self._metrics.retried()
+        try:
+            if self._metrics:
+                self._metrics.retried()
+        except Exception as exception:
+            report(exception)
 
 
 class _Unit(AbstractContextManager[None]):
@@ -135,13 +141,21 @@ class _Unit(AbstractContextManager[None]):
 
     def __enter__(self) -> None:
         self._start = time.perf_counter()
-        self._span = self._traces.begin_unit(self._kind) if self._traces else None
+        self._span = None
+        try:
+            if self._traces:
+                self._span = self._traces.begin_unit(self._kind)
+        except Exception as exception:
+            report(exception)
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
-        if self._traces:
-            self._traces.end_unit(self._span, error)
-        if self._metrics:
-            self._metrics.end_unit(self._kind, time.perf_counter() - self._start)
+        try:
+            if self._metrics:
+                self._metrics.end_unit(self._kind, time.perf_counter() - self._start)
+            if self._traces:
+                self._traces.end_unit(self._span, error)
+        except Exception as exception:
+            report(exception)
 
 
 def open_telemetry(settings: Settings, log: LogWriter) -> Telemetry:
