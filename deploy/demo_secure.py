@@ -72,23 +72,25 @@ def main() -> int:
     services = [subprocess.Popen(command, env={**others, **common, **each}) for each in (by_certificate, by_token)]
     print(hints(), flush=True)
     ended = threading.Event()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
     codes: list[int] = []
 
     def wait(service: subprocess.Popen[bytes]) -> None:
         codes.append(service.wait())
         ended.set()
 
-    for service in services:
-        threading.Thread(target=wait, args=(service,), daemon=True).start()
     try:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
+        for service in services:
+            threading.Thread(target=wait, args=(service,), daemon=True).start()
         while not ended.wait(1):  # again and again: a signal that another thread gets wakes nobody
             pass
     except KeyboardInterrupt:  # which both have got too, if it was Ctrl-C
         pass
     finally:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         for service in services:
             service.terminate()
+        for service in services:
             service.wait()
     return max(codes, default=0)
 

@@ -17,6 +17,7 @@ from course_service.guard.guard import Guard
 from course_service.rpc.interceptor import GuardInterceptor, identify
 from course_service.rpc.task import Task
 from course_service.rpc.threads import CallThreads
+from tests.support.waiting import until
 
 CALL = ["rpc_event", "state", "behavior", "argument_thunk", "request_deserializer", "response_serializer"]
 
@@ -144,6 +145,7 @@ def test_a_call_may_wait_again_and_again_and_keeps_no_thread_waiting() -> None:
         double: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary("/test.Service/Double")
         for _ in range(3):
             assert double(b"a", timeout=20) == b"aa"
+            until(lambda: not threads._elsewhere)  # a call ends after its response
     threads.close(5)
     assert threads._free == 1
     assert threads._elsewhere == 0

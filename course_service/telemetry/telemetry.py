@@ -150,10 +150,10 @@ class _Unit(AbstractContextManager[None]):
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         try:
-            if self._metrics:
-                self._metrics.end_unit(self._kind, time.perf_counter() - self._start)
             if self._traces:
                 self._traces.end_unit(self._span, error)
+            if self._metrics:
+                self._metrics.end_unit(self._kind, time.perf_counter() - self._start)
         except Exception as exception:
             report(exception)
 

@@ -21,6 +21,7 @@ class Row:
     test: str = ""
     figure: str = ""
     control: str = ""
+    control_test: str = ""
 
 
 _rows: dict[tuple[str, str], Row] = {}
@@ -34,10 +35,11 @@ def record(promise: str, claim: str, figure: str = "", control: str = "", *, tes
     other call has entered it. The claim is a sentence such as "an acknowledged write survives".
     """
     row = _rows.setdefault((promise, claim), Row(promise, claim))
-    row.control = control or row.control
+    test = test or os.environ["PYTEST_CURRENT_TEST"].rpartition(" ")[0]
+    if control:
+        row.control, row.control_test = control, test
     if figure or not row.test:
-        row.figure = figure or row.figure
-        row.test = test or os.environ["PYTEST_CURRENT_TEST"].rpartition(" ")[0]
+        row.figure, row.test = figure or row.figure, test
 
 
 def forget_failed(test: str) -> None:
@@ -47,7 +49,7 @@ def forget_failed(test: str) -> None:
 
 def report() -> list[str]:
     """Return the table's lines. With FULL=1 the docs get them too, and keep what this run has not seen."""
-    seen = {key: row for key, row in _rows.items() if row.test not in _failed}
+    seen = {key: held for key, row in _rows.items() if (held := _held(row)).figure or held.control}
     if FULL and seen:
         documented = _documented()
         rows = [*(documented | {key: _merged(row, documented.get(key)) for key, row in seen.items()}).values()]
@@ -90,6 +92,13 @@ def _documented() -> dict[tuple[str, str], Row]:
 
 def _read(line: str) -> list[str]:
     return [cell.replace("\\|", "|") for cell in line.removeprefix("| ").removesuffix(" |").split(" | ")]
+
+
+def _held(row: Row) -> Row:
+    """Return of a row what tests that have not failed have entered."""
+    figure = "" if row.test in _failed else row.figure
+    control = "" if row.control_test in _failed else row.control
+    return Row(row.promise, row.claim, row.test, figure, control)
 
 
 def _merged(row: Row, earlier: Row | None) -> Row:
