@@ -153,7 +153,7 @@ def test_a_rolling_restart_loses_no_call(postgres: Postgres) -> None:
 
 def test_control_without_a_lame_duck_it_loses_calls(postgres: Postgres) -> None:
     with postgres.new_database() as url:
-        figures = seen_by_callers(url, count(10, 20), drain_seconds=0)
+        figures = seen_by_callers(url, count(30, 60), drain_seconds=0)
     record("A1", "a rolling restart loses nothing", control=f"no lame duck: {figures}")
     with pytest.raises(AssertionError):
         holds(figures)
