@@ -64,7 +64,7 @@ test-failover: $(READY)  ## three PostgreSQLs under Patroni, where it is install
 soak: $(READY)  ## a long run under faults: MINUTES=60 DATABASE=postgresql (or sqlite) REPORT=var/soak.md
 	@$(BIN)/python -m tests.soak --minutes $(MINUTES) --database $(DATABASE) --report $(REPORT)
 
-bench: $(READY)  ## what a call costs beside peers (5 minutes); SHORT=1: half a minute; AGAINST=main: and that commit; SIZE=1: a million courses
+bench: $(READY)  ## what a call costs beside peers (10 minutes); SHORT=1: a minute; AGAINST=main: and that commit; SIZE=1: a million courses
 	@$(BIN)/python -m benchmarks $(if $(SHORT),--short) $(if $(SIZE),--size) --against "$(if $(filter command line environment,$(origin AGAINST)),$(AGAINST))"
 
 bench-replicas: $(READY)  ## calls/s, CPU and spread with 1, 2 and 3 replicas, by round_robin and behind Envoy: a minute

@@ -1,6 +1,6 @@
 """`python -m benchmarks`: measure the service beside its peers, and beside another commit of itself.
 
-The whole form writes RESULTS.md, a plot and JSON; the short form (half a minute) prints a table of GetCourse. `--size`
+The whole form writes RESULTS.md, a plot and JSON; the short form (a minute) prints a table of GetCourse. `--size`
 measures the service on few courses beside many instead, and writes SIZE.md.
 """
 
