@@ -21,8 +21,9 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from course_service.settings import load_settings
 from course_service.startup import StartupError
 from course_service.store import faults, search_index
-from course_service.store.engines import postgresql_engine, sqlite_engine
 from course_service.store.models import METADATA, exists_on
+from course_service.store.postgresql_engine import postgresql_engine
+from course_service.store.sqlite_engine import sqlite_engine
 from course_service.store.usability import check_encoding
 
 _LOCK_KEY = 4_019_672_561  # any number that nothing else on this database locks

@@ -14,9 +14,10 @@ from sqlalchemy.pool import NullPool
 
 from course_service.call import Call, deadline_after, working_on
 from course_service.settings import Settings, SettingsError, load_settings
-from course_service.store import engines, faults
-from course_service.store.engines import postgresql_engine
+from course_service.store import faults
+from course_service.store import postgresql_engine as postgresql
 from course_service.store.hosts import Host, hosts_of, parse_url
+from course_service.store.postgresql_engine import postgresql_engine
 from tests.conftest import PostgresServer
 
 
@@ -79,7 +80,7 @@ def engine_on(server: PostgresServer, *others: str) -> Engine:
 def test_a_host_that_does_not_respond_is_left_for_the_next_and_asked_last_from_then_on(
     postgres_server: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engines, "CONNECT_SECONDS", 0.3)
+    monkeypatch.setattr(postgresql, "CONNECT_SECONDS", 0.3)
     with silent_server() as port:
         engine = engine_on(postgres_server, f"127.0.0.1:{port}")
         start = time.monotonic()

@@ -32,7 +32,7 @@ from course_service.ports import open_port
 from course_service.rest.server import HttpServer
 from course_service.settings import Settings
 from course_service.startup import StartupError
-from course_service.store import engines
+from course_service.store import sqlite_engine
 from course_service.store.database import Database
 from course_service.store.usability import DatabaseUnusable
 from tests.conftest import ROOT, PostgresServer, migrate
@@ -267,7 +267,7 @@ def test_a_migration_waits_for_another_one_and_gives_up_in_time(tmp_path: Path) 
 def test_a_migration_waits_longer_for_a_locked_file_than_sqlite_does(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engines, "LOCK_TIMEOUT_MS", 500)
+    monkeypatch.setattr(sqlite_engine, "LOCK_TIMEOUT_MS", 500)
     file = tmp_path / "course.db"
     holder = sqlite3.connect(file, isolation_level=None, check_same_thread=False)
     holder.execute("PRAGMA journal_mode=WAL")

@@ -23,8 +23,8 @@ from course_service.errors import DatabaseUnavailable, DeadlineExceeded
 from course_service.store import faults
 from course_service.store.combined_reads import CombinedReads
 from course_service.store.courses import CourseRepository
-from course_service.store.engines import LOCK_TIMEOUT_MS, PostgresqlConnection, postgresql_engine, sqlite_engine
 from course_service.store.idempotency_records import IdempotencyRecords
+from course_service.store.postgresql_engine import PostgresqlConnection, postgresql_engine
 from course_service.store.usability import (
     DatabaseReadOnly,
     DatabaseUnusable,
@@ -74,6 +74,8 @@ class Database:
             "json_serializer": lambda value: to_json(value).decode(),
         }
         if url.drivername == "sqlite":
+            from course_service.store.sqlite_engine import sqlite_engine
+
             self._reader = sqlite_engine(url, pool_size=connections, **common)
             self._writer = sqlite_engine(url, pool_size=1, **common)
             self._checker = sqlite_engine(url, pool_size=1, **common)
@@ -261,6 +263,8 @@ class Database:
 
     @contextlib.contextmanager
     def _sqlite_transaction(self) -> Iterator[Connection]:
+        from course_service.store.sqlite_engine import LOCK_TIMEOUT_MS
+
         # SQLite has one writer at a time. Those of this process queue here, because SQLite's own wait for the file's
         # lock, which another process may hold, is a poll.
         if not self._sqlite_turn.acquire(blocking=False):

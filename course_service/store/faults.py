@@ -4,7 +4,6 @@ The driver's own text is never passed on: it may quote statements, values, the u
 """
 
 import re
-import sqlite3
 
 import psycopg2
 from sqlalchemy.exc import DBAPIError
@@ -20,15 +19,17 @@ _RETRY_STATES = {"40001", "40P01"}
 _UNAVAILABLE_CLASSES = {"08", "40", "53", "57", "58"}
 _LOCK_NOT_AVAILABLE = "55P03"
 _QUERY_CANCELED = "57014"
-_UNDEFINED = {"42P01", "42703"}
-_SQLITE_UNAVAILABLE = {
-    sqlite3.SQLITE_BUSY,
-    sqlite3.SQLITE_LOCKED,
-    sqlite3.SQLITE_READONLY,
-    sqlite3.SQLITE_IOERR,
-    sqlite3.SQLITE_FULL,
-    sqlite3.SQLITE_CANTOPEN,
-}
+# Of a statement that is right, SQLite's unspecific error says the same.
+_UNDEFINED = {"42P01", "42703", "SQLITE_ERROR"}
+_SQLITE_UNAVAILABLE = (
+    "SQLITE_BUSY",
+    "SQLITE_LOCKED",
+    "SQLITE_READONLY",
+    "SQLITE_IOERR",
+    "SQLITE_FULL",
+    "SQLITE_CANTOPEN",
+)
+"""How the names of such errors begin; some say more behind."""
 
 # What libpq says of a host that does not accept writes, if target_session_attrs asks for one that does.
 READ_ONLY = re.compile("session is read-only|server is in hot standby mode")
@@ -108,9 +109,7 @@ def is_unavailable(error: DBAPIError) -> bool:
             return True
         case psycopg2.Error(pgcode=str(state)):
             return state[:2] in _UNAVAILABLE_CLASSES or state in DISCONNECT_STATES | {_LOCK_NOT_AVAILABLE}
-        case sqlite3.Error() as fault:
-            return getattr(fault, "sqlite_errorcode", 0) & 0xFF in _SQLITE_UNAVAILABLE
-    return False
+    return (_code(error) or "").startswith(_SQLITE_UNAVAILABLE)
 
 
 def is_worth_retrying(error: DBAPIError) -> bool:
@@ -132,8 +131,6 @@ def is_locked(error: DBAPIError) -> bool:
 
 def is_undefined(error: DBAPIError) -> bool:
     """Whether a table or column is missing."""
-    if isinstance(error.orig, sqlite3.OperationalError):
-        return error.orig.sqlite_errorcode == sqlite3.SQLITE_ERROR
     return _code(error) in _UNDEFINED
 
 

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from sqlalchemy import Connection, and_, bindparam, exists, select
-from sqlalchemy.dialects import postgresql, sqlite
 
+from course_service.store.inserts import insert
 from course_service.store.models import COURSES, IDEMPOTENCY_RECORDS
 from course_service.store.statements import StatementsAtOnce, WriteStatement
 
@@ -20,18 +20,16 @@ _RECORD_IS_THERE = exists().where(
 _COURSE = select(*(bindparam(column.key, type_=column.type) for column in _COURSE_COLUMNS)).where(_RECORD_IS_THERE)
 
 
-def _statements(dialect: Any) -> tuple[Any, Any]:  # noqa: ANN401  # each has an insert of its own
-    record = dialect.insert(IDEMPOTENCY_RECORDS).values(_RECORD).on_conflict_do_nothing()
-    course = dialect.insert(COURSES).from_select([column.key for column in _COURSE_COLUMNS], _COURSE)
-    return record, course.on_conflict_do_nothing()
+def _add_record(dialect: str) -> Any:  # noqa: ANN401  # each database has an insert of its own, as below
+    return insert(IDEMPOTENCY_RECORDS, dialect).values(_RECORD).on_conflict_do_nothing()
 
 
-_ADD = StatementsAtOnce(
-    *(
-        WriteStatement(one, sqlite=other)
-        for one, other in zip(_statements(postgresql), _statements(sqlite), strict=True)
-    )
-)
+def _add_course(dialect: str) -> Any:  # noqa: ANN401
+    added = insert(COURSES, dialect).from_select([column.key for column in _COURSE_COLUMNS], _COURSE)
+    return added.on_conflict_do_nothing()
+
+
+_ADD = StatementsAtOnce(WriteStatement(_add_record), WriteStatement(_add_course))
 
 
 def add_recorded(connection: Connection, course: Mapping[str, Any], record: Mapping[str, Any]) -> bool:

@@ -11,10 +11,9 @@ from sqlalchemy.sql.expression import UpdateBase
 class WriteStatement:
     """A statement for one set of parameters at a time, which returns no rows."""
 
-    def __init__(self, statement: UpdateBase, **others: UpdateBase) -> None:
-        """Take a statement, and others in its place by name of the dialect."""
+    def __init__(self, statement: UpdateBase | Callable[[str], UpdateBase]) -> None:
+        """Take a statement, or what makes it for the dialect of a name."""
         self._statement = statement
-        self._others = others
         self._texts: dict[str, _Text] = {}
 
     def execute(self, connection: Connection, parameters: Mapping[str, Any]) -> int:
@@ -26,7 +25,8 @@ class WriteStatement:
         """Return it as it is sent."""
         text = self._texts.get(dialect.name)
         if text is None:
-            text = self._texts[dialect.name] = _Text(self._others.get(dialect.name, self._statement), dialect)
+            statement = self._statement(dialect.name) if callable(self._statement) else self._statement
+            text = self._texts[dialect.name] = _Text(statement, dialect)
         return text
 
 

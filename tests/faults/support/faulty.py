@@ -192,7 +192,7 @@ def no_wait_callback() -> None:
 @fault
 def no_disconnect_states() -> None:
     """Stay with a server that has become read-only."""
-    put("course_service.store.engines", "DISCONNECT_STATES", frozenset())
+    put("course_service.store.postgresql_engine", "DISCONNECT_STATES", frozenset())
 
 
 @fault

@@ -1,9 +1,7 @@
-"""Engines, with the settings that each database needs."""
+"""Engines for PostgreSQL, with the settings that it needs."""
 
-import sqlite3
 from collections.abc import Mapping, Sequence
-from typing import Any, Self
-from urllib.parse import quote
+from typing import Any
 
 import psycopg2.extensions
 from sqlalchemy import Engine, create_engine, event
@@ -30,10 +28,6 @@ CONNECT_SECONDS = 2
 
 _FAIR_SECONDS = 0.25
 """How long a host must have had to accept a connection before it counts as one that does not respond."""
-
-LOCK_TIMEOUT_MS = 5_000
-"""How long a statement waits for the lock of an SQLite file at most."""
-_STEPS_BETWEEN_LOOKS = 10_000
 
 _UUID_AS_TEXT = psycopg2.extensions.new_type((2950,), "UUID", lambda value, _: value)  # the number of the type
 
@@ -98,31 +92,6 @@ def postgresql_engine(url: URL, *, session_settings: bool = True, **options: Any
     return engine
 
 
-class _SqliteConnection(sqlite3.Connection):
-    """A connection whose statements may take long: they wait for the file's lock and for the disk, and search in C."""
-
-    def cursor(self, factory: type[sqlite3.Cursor] | None = None) -> sqlite3.Cursor:  # type: ignore[override]  # the type stubs know of no default
-        return super().cursor(factory or _SqliteCursor)
-
-
-class _SqliteCursor(sqlite3.Cursor):
-    def execute(self, sql: str, parameters: Any = ()) -> Self:  # noqa: ANN401  # the driver's own
-        with call.idle():
-            return super().execute(sql, parameters)
-
-    def fetchone(self) -> Any:  # noqa: ANN401  # the driver's own, as those below
-        with call.idle():  # the first row alone has been looked for
-            return super().fetchone()
-
-    def fetchmany(self, size: int | None = 1) -> list[Any]:
-        with call.idle():
-            return super().fetchmany(size)
-
-    def fetchall(self) -> list[Any]:
-        with call.idle():
-            return super().fetchall()
-
-
 class _Connector:
     """Connects to the first host that accepts the session.
 
@@ -158,31 +127,3 @@ class _Connector:
         if len(failures) > 1 and any(READ_ONLY.search(str(failure)) for failure in failures):
             raise NoHostAcceptsWrites
         raise failures[-1]
-
-
-def sqlite_engine(url: URL, *, create: bool = False, **options: Any) -> Engine:  # noqa: ANN401  # create_engine's own
-    """Make an engine on a file that must exist, unless it is to be created."""
-    assert url.database
-    file = URL.create(
-        "sqlite", database="file:" + quote(url.database), query={"mode": "rwc" if create else "rw", "uri": "true"}
-    )
-    engine = create_engine(file, hide_parameters=True, connect_args={"factory": _SqliteConnection}, **options)
-
-    @event.listens_for(engine, "connect")
-    def prepare(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:
-        connection.isolation_level = None  # the driver begins nothing by itself
-        cursor = connection.cursor()
-        wait = max(0, min(LOCK_TIMEOUT_MS, int(call.remaining() * 1000)))
-        for pragma in (
-            f"busy_timeout={wait}",  # of this call; the next one may have more time
-            "journal_mode=WAL",
-            "synchronous=FULL",
-            "foreign_keys=ON",
-            f"busy_timeout={LOCK_TIMEOUT_MS}",
-        ):
-            cursor.execute(f"PRAGMA {pragma}")
-        cursor.close()
-        # Ends a statement that runs when its call's deadline passes; called about once per millisecond of work.
-        connection.set_progress_handler(lambda: call.remaining() < 0, _STEPS_BETWEEN_LOOKS)
-
-    return engine
