@@ -203,13 +203,19 @@ def test_every_probe_follows_the_database_but_those_of_liveness(own: Database, e
         assert (failure.status, failure.reason) == ("NOT_FOUND", "SERVICE_UNKNOWN")
 
 
+def watching(channel: grpc.Channel) -> Any:
+    """Begin a call of Watch."""
+    watch: Any = channel.unary_stream(
+        "/grpc.health.v1.Health/Watch",
+        health_pb2.HealthCheckRequest.SerializeToString,
+        health_pb2.HealthCheckResponse.FromString,
+    )
+    return watch(health_pb2.HealthCheckRequest(), timeout=20)
+
+
 def test_a_watcher_is_sent_each_change_once_and_its_call_ends_with_the_watches(own: Database) -> None:
     with served(own) as (health, servicer, address, _), grpc.insecure_channel(address) as channel:
-        watch = channel.unary_stream(
-            "/grpc.health.v1.Health/Watch",
-            health_pb2.HealthCheckRequest.SerializeToString,
-            health_pb2.HealthCheckResponse.FromString,
-        )(health_pb2.HealthCheckRequest())
+        watch = watching(channel)
         assert next(watch).status == NOT_SERVING  # nobody has looked yet
         look(health)
         assert next(watch).status == SERVING
@@ -224,11 +230,7 @@ def test_watchers_are_told_of_changes_after_one_for_whom_no_thread_could_be_star
     own: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with served(own) as (health, servicer, address, _), grpc.insecure_channel(address) as channel:
-        watch = channel.unary_stream(
-            "/grpc.health.v1.Health/Watch",
-            health_pb2.HealthCheckRequest.SerializeToString,
-            health_pb2.HealthCheckResponse.FromString,
-        )(health_pb2.HealthCheckRequest(), timeout=20)
+        watch = watching(channel)
         assert next(watch).status == NOT_SERVING
         submit = servicer._senders.submit
 
@@ -249,11 +251,7 @@ def test_a_watcher_that_came_while_the_last_look_was_too_old_learns_of_the_next_
     with served(own) as (health, _, address, _), grpc.insecure_channel(address) as channel:
         look(health)
         health._looked_at -= 2 * health_module.MAX_AGE_SECONDS  # as after a pause of the process
-        watch = channel.unary_stream(
-            "/grpc.health.v1.Health/Watch",
-            health_pb2.HealthCheckRequest.SerializeToString,
-            health_pb2.HealthCheckResponse.FromString,
-        )(health_pb2.HealthCheckRequest(), timeout=20)
+        watch = watching(channel)
         assert next(watch).status == NOT_SERVING
         health.look()  # and nobody has reported a change
         assert next(watch).status == SERVING

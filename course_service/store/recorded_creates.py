@@ -20,11 +20,11 @@ _RECORD_IS_THERE = exists().where(
 _COURSE = select(*(bindparam(column.key, type_=column.type) for column in _COURSE_COLUMNS)).where(_RECORD_IS_THERE)
 
 
-def _add_record(dialect: str) -> Any:  # noqa: ANN401  # each database has an insert of its own, as below
+def _add_record(dialect: str) -> Any:  # noqa: ANN401  # each database has an insert of its own
     return insert(IDEMPOTENCY_RECORDS, dialect).values(_RECORD).on_conflict_do_nothing()
 
 
-def _add_course(dialect: str) -> Any:  # noqa: ANN401
+def _add_course(dialect: str) -> Any:  # noqa: ANN401  # as above
     added = insert(COURSES, dialect).from_select([column.key for column in _COURSE_COLUMNS], _COURSE)
     return added.on_conflict_do_nothing()
 
