@@ -29,6 +29,7 @@ from course_service.store.usability import DatabaseReadOnly, DatabaseUnusable
 from tests.conftest import GUARD, TOKENS, PostgresServer, migrate
 from tests.support.failures import grpc_failure
 from tests.support.http import http_client
+from tests.support.waiting import until
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -232,6 +233,7 @@ def test_watchers_are_told_of_changes_after_one_for_whom_no_thread_could_be_star
     with served(own) as (health, servicer, address, _), grpc.insecure_channel(address) as channel:
         watch = watching(channel)
         assert next(watch).status == NOT_SERVING
+        until(lambda: not any(each.is_busy for each in servicer._watchers))  # or the change goes out without a submit
         submit = servicer._senders.submit
 
         def submit_without_a_thread(*arguments: Any) -> None:
